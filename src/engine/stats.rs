@@ -1,0 +1,151 @@
+//! Counters: every drop has a reason, every reason a counter (I7).
+
+macro_rules! counted_enum {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            /// All variants, in counter order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+            /// The stable name used by `relevo status --json`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+counted_enum! {
+    /// Why a packet was not let through.
+    DropReason {
+        /// Not a whole, consistent IPv4/IPv6 + TCP packet.
+        Malformed => "malformed",
+        /// A fragment of PSC traffic (R20).
+        Fragment => "fragment",
+        /// Neither to a PSC nor from a machine of one.
+        NotOurs => "not_ours",
+        /// From a machine, but on an interface that is not its own (R22).
+        WrongInterface => "wrong_interface",
+        /// A packet without SYN that belongs to no flow (R19).
+        UnknownFlow => "unknown_flow",
+        /// Flow table, half-open table or port pool full (R18).
+        TableFull => "table_full",
+        /// No machine of the service is alive.
+        NoMachine => "no_machine",
+        /// Sequence or acknowledgement number, or flags, that can't be (R22).
+        Implausible => "implausible",
+        /// A RST that is not exactly placed (RFC 5961).
+        MisplacedReset => "misplaced_reset",
+        /// Client data beyond what may be buffered (R18).
+        BufferFull => "buffer_full",
+        /// A pure ACK that says nothing new after clipping (R6).
+        NoNews => "no_news",
+        /// Absorbed: a replica's packet, answered by the ghost client (R7).
+        Replica => "replica",
+        /// Absorbed: taken into the send buffer and sent on by the engine itself (recovering original).
+        Relayed => "relayed",
+        /// From a machine that lost this flow (R13).
+        Fenced => "fenced",
+        /// The answer to a probe of our own.
+        ProbeReply => "probe_reply",
+    }
+}
+
+counted_enum! {
+    /// Things worth counting that are not drops.
+    Counter {
+        /// Packets given to the engine.
+        PacketsIn => "packets_in",
+        /// Packets accepted as rewritten.
+        Accepted => "accepted",
+        /// Packets that the engine originated.
+        Originated => "originated",
+        /// Flows opened by a client's SYN.
+        FlowsOpened => "flows_opened",
+        /// Flows forgotten, for whatever reason.
+        FlowsClosed => "flows_closed",
+        /// Flows that could not go on: no eligible leg was left.
+        FlowsLost => "flows_lost",
+        /// Replica legs opened.
+        LegsOpened => "legs_opened",
+        /// Replica legs whose machine refused the connection.
+        LegsRefused => "legs_refused",
+        /// Replica legs evicted (R15).
+        LegsEvicted => "legs_evicted",
+        /// Legs that answered with other options than promised, or were released past causality (R5, R23).
+        LegsIneligible => "legs_ineligible",
+        /// Legs reset because they did not finish in time (R10).
+        LegsReset => "legs_reset",
+        /// Flows taken over (R12).
+        Takeovers => "takeovers",
+        /// Segments retransmitted to legs.
+        Retransmissions => "retransmissions",
+        /// Retransmission timeouts of legs.
+        Timeouts => "timeouts",
+        /// Bytes released to a leg past its causality bound after waiting (R23).
+        CausalityReleases => "causality_releases",
+        /// Acknowledgements sent to clients on a replica's behalf (R6).
+        ClientAcks => "client_acks",
+        /// Acknowledgements sent to legs as the ghost client (R7).
+        GhostAcks => "ghost_acks",
+        /// Resets sent.
+        ResetsSent => "resets_sent",
+        /// Resets of the original or the client passed on.
+        ResetsPassed => "resets_passed",
+        /// Probes answered.
+        ProbeReplies => "probe_replies",
+        /// Replica output that was not cached because a limit was reached (R9, R18).
+        CacheSkipped => "cache_skipped",
+    }
+}
+
+/// One shard's counters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    drops: [u64; DropReason::ALL.len()],
+    counters: [u64; Counter::ALL.len()],
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { drops: [0; DropReason::ALL.len()], counters: [0; Counter::ALL.len()] }
+    }
+}
+
+impl Stats {
+    /// Counts one drop.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+    /// Counts one event.
+    pub fn count(&mut self, counter: Counter) {
+        self.counters[counter as usize] += 1;
+    }
+    /// Drops for a reason so far.
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+    /// A counter's value.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+    /// All drops together.
+    #[must_use]
+    pub fn all_drops(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &Stats) {
+        for (a, b) in self.drops.iter_mut().zip(other.drops) {
+            *a += b;
+        }
+        for (a, b) in self.counters.iter_mut().zip(other.counters) {
+            *a += b;
+        }
+    }
+}

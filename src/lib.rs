@@ -1,0 +1,11 @@
+//! Relevo keeps a TCP service alive when the machine that runs it dies, in the middle of a connection.
+//!
+//! [`wire`] and [`engine`] are pure: bytes and a `now` in, a verdict and things to send out. [`host`] is everything that
+//! touches the kernel. [`daemon`] joins them; [`config`] and [`cli`] are what a person writes.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod engine;
+pub mod host;
+pub mod wire;
