@@ -557,3 +557,6 @@ impl Engine {
         &self.cx.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -475,7 +475,7 @@ mod tests {
         assert_eq!(drain(&mut s, 0, all).len(), 10);
         s.on_ack(1_000, 2_001, 1 << 20, NO_BLOCKS.into_iter(), true);
         assert_eq!(drain(&mut s, 1_000, all).len(), 4);
-        assert_eq!(s.rtt.smoothed(), None, "the timed segment is the first");
+        assert_eq!(s.rtt.smoothed(), Some(1_000), "the timed segment is the first");
     }
 
     #[test]
