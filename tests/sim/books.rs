@@ -171,6 +171,8 @@ pub struct Flow {
     pub proved: bool,
     pub client_reset: bool,
     pub reset_to_client: bool,
+    /// The service itself refused it.
+    pub refused: bool,
     pub told: Told,
     /// Where each piece of the client's stream ends, with the v that it acknowledged when first sent (R23).
     pub pieces: Vec<(u64, u64)>,
@@ -200,6 +202,7 @@ impl Flow {
             proved: false,
             client_reset: false,
             reset_to_client: false,
+            refused: false,
             told: Told::default(),
             pieces: Vec::new(),
             legs: vec![None; machines],

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use relevo::engine::{EngineSpec, MaxLag, Micros, SourceMode};
 
 use crate::app::Script;
-use crate::books::{Flow, Leg, Promise, Violation, ensure, place};
+use crate::books::{Flow, Leg, Promise, Violation, ensure, later, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
 
 /// Where a packet that leaves the engine came from.
@@ -42,6 +42,7 @@ pub struct Observer {
     psc: SocketAddr,
     source: SourceMode,
     max_lag: Option<u64>,
+    forgotten_after: Micros,
     machines: Vec<(SocketAddr, usize)>,
     client_mtu: Vec<usize>,
     scripts: Rc<Vec<Script>>,
@@ -69,6 +70,7 @@ impl Observer {
                 MaxLag::Bytes(bytes) => Some(bytes),
                 MaxLag::Unlimited => None,
             },
+            forgotten_after: spec.limits.half_open_timeout,
             machines: service.machines.iter().zip(machine_mtu).map(|(m, mtu)| (m.addr, *mtu)).collect(),
             client_mtu,
             scripts,
@@ -116,6 +118,13 @@ impl Observer {
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
     }
 
+    /// The engine wants the machine evicted: its legs hold nobody up any more (R15).
+    pub fn evicted(&mut self, m: usize) {
+        for leg in self.flows.iter_mut().filter_map(|f| f.legs[m].as_mut()) {
+            leg.lost = true;
+        }
+    }
+
     /// The machine was told down or up.
     pub fn machine_told(&mut self, now: Micros, m: usize, down: bool) {
         if self.state[m].down == down {
@@ -154,7 +163,7 @@ impl Observer {
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        let able = !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
+        let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
         able && self.lived_through(m, flow)
     }
 
@@ -165,7 +174,14 @@ impl Observer {
     }
 
     /// A packet leaves the engine for a client. The offsets are for the trace, whatever the checks say.
-    pub fn to_client(&mut self, c: usize, p: &Packet, bytes: &[u8], cause: Cause) -> (Offsets, Result<(), Violation>) {
+    pub fn to_client(
+        &mut self,
+        now: Micros,
+        c: usize,
+        p: &Packet,
+        bytes: &[u8],
+        cause: Cause,
+    ) -> (Offsets, Result<(), Violation>) {
         let Some(f) = self.by_client(p.dst, p.dport) else {
             let stray = if p.has(RST) {
                 Ok(())
@@ -174,17 +190,25 @@ impl Observer {
             };
             return ((None, None), stray);
         };
-        let result = self.check_to_client(c, f, p, bytes, cause);
+        let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)
     }
 
-    fn check_to_client(&mut self, c: usize, f: usize, p: &Packet, bytes: &[u8], cause: Cause) -> Result<(), Violation> {
+    fn check_to_client(
+        &mut self,
+        now: Micros,
+        c: usize,
+        f: usize,
+        p: &Packet,
+        bytes: &[u8],
+        cause: Cause,
+    ) -> Result<(), Violation> {
         p.check_sums(bytes).map_err(|text| Violation { rule: "checksum", text })?;
         ensure!((p.src, p.sport) == (self.psc.ip(), self.psc.port()), "I6", "its source is not the PSC");
         ensure!(bytes.len() <= self.client_mtu[c], "R3", "{} bytes exceed the client's MTU", bytes.len());
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
-        let max_lag = self.max_lag;
+        let (max_lag, forgotten_after) = (self.max_lag, self.forgotten_after);
         let states = &self.state;
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
@@ -194,8 +218,10 @@ impl Observer {
             ensure!(original == m, "I6", "a packet of machine {m}, but the original is {original}");
         }
         if p.has(RST) {
+            // The service's own refusal is passed on as the original says it.
+            flow.refused |= matches!(cause, Cause::Machine(m) if states[m].refuses);
             ensure!(
-                flow.finished() || lived.is_none(),
+                flow.refused || flow.finished() || lived.is_none(),
                 "I1",
                 "the client is reset though machine {} lived through its flow",
                 lived.unwrap_or(0)
@@ -204,10 +230,11 @@ impl Observer {
             return Ok(());
         }
         if p.has(SYN) {
-            return Self::check_syn_ack(flow, p);
+            return Self::check_syn_ack(now, forgotten_after, flow, p);
         }
         let Some(promise) = flow.promise else {
-            ensure!(false, "R1", "a packet before the SYN/ACK");
+            // What a machine says on an older connection passes as it is: the client's reset is its answer (RFC 9293, 3.5.1).
+            ensure!(matches!(cause, Cause::Machine(_)), "R1", "a packet before the SYN/ACK");
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
@@ -241,7 +268,7 @@ impl Observer {
         flow.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
     }
 
-    fn check_syn_ack(flow: &mut Flow, p: &Packet) -> Result<(), Violation> {
+    fn check_syn_ack(now: Micros, forgotten_after: Micros, flow: &mut Flow, p: &Packet) -> Result<(), Violation> {
         ensure!(p.has(ACK) && p.ack == flow.isn.wrapping_add(1), "R1", "SYN/ACK of something else");
         let (o, offer) = (&p.options, &flow.offer.options);
         ensure!(o.other.is_none(), "R2", "option {:?}", o.other);
@@ -249,6 +276,10 @@ impl Observer {
         ensure!(o.ts.is_none() || offer.ts.is_some(), "R2", "timestamps that were not offered");
         ensure!(!o.sack_permitted || offer.sack_permitted, "R2", "SACK that was not offered");
         let new = Promise { isn: p.seq, scale: o.scale, sack: o.sack_permitted, timestamps: o.ts.is_some() };
+        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN.
+        if flow.acked == 0 && now > flow.started_at + forgotten_after {
+            flow.promise = Some(new);
+        }
         let promise = *flow.promise.get_or_insert(new);
         ensure!(
             (promise.isn, promise.scale, promise.timestamps) == (new.isn, new.scale, new.timestamps),
@@ -383,7 +414,11 @@ impl Observer {
         let bound = flow.edge.max(leg.told.edge);
         ensure!(edge <= bound as i64, "R5", "window edge {edge} is past the client's {bound}");
         leg.told.sent = leg.told.sent.max(end as u64);
-        leg.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
+        let tsval = p.options.ts.map(|t| t.0);
+        // The client's own packets keep their order and their stamps, whichever those are.
+        let late = matches!(cause, Cause::Client(_)).then_some(leg.told.tsval).flatten();
+        let tsval = tsval.zip(late).map(|(val, told)| later(val, told)).or(tsval);
+        leg.told.advance(ack, edge, 1 << scale, tsval)
     }
 
     fn check_syn(flow: &mut Flow, m: usize, p: &Packet, cause: Cause) -> Result<(), Violation> {
