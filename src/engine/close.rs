@@ -103,11 +103,17 @@ impl Flow {
         }
     }
 
+    /// Whether a leg that the engine speaks to is not done yet.
+    #[must_use]
+    pub fn has_followers(&self) -> bool {
+        self.legs.iter().any(|l| l.counts() && l.mode == Mode::Relayed)
+    }
+
     /// Whether the flow can be forgotten.
     #[must_use]
     pub fn is_forgettable(&self, cx: &Context, now: Micros) -> bool {
         let limits = &cx.spec.limits;
-        let pending = self.legs.iter().any(|l| l.counts() && l.mode == Mode::Relayed);
+        let pending = self.has_followers();
         match self.state {
             FlowState::SynSent | FlowState::SynReceived => now >= self.since + limits.half_open_timeout,
             FlowState::Open => now >= self.seen_at + limits.idle_timeout,

@@ -106,6 +106,8 @@ pub struct Flow {
     pub seen_at: Micros,
     /// When its state was entered.
     pub since: Micros,
+    /// When its memory was last looked over.
+    pub shrunk_at: Micros,
     /// It is in the engine's list of flows with work to do.
     pub dirty: bool,
     /// A switch is under way: cached output and an acknowledgement are owed to the client (R12).
@@ -164,7 +166,7 @@ impl Flow {
     /// Whether somebody besides a directly fed original may want the client's bytes.
     #[must_use]
     pub fn must_keep(&self) -> bool {
-        self.legs.iter().any(|l| l.counts() && l.mode == Mode::Relayed)
+        self.has_followers()
     }
     /// Both sides are done, in order or not.
     #[must_use]

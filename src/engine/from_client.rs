@@ -31,7 +31,7 @@ enum Place {
 
 impl Flow {
     /// A packet without SYN from the client, once it was given a SYN/ACK.
-    pub fn from_client(
+    pub fn hear_client(
         &mut self,
         cx: &mut Context,
         now: Micros,

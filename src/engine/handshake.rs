@@ -74,6 +74,7 @@ impl Flow {
             behind_since: None,
             seen_at: now,
             since: now,
+            shrunk_at: now,
             dirty: false,
             switched: false,
             resent: 0,

@@ -154,6 +154,8 @@ pub enum Command {
 /// What a [`Command`] did in one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// It was carried out. The last live machine of a service can't be taken down, an unknown one can't be anything.
+    pub applied: bool,
     /// Flows that now have another original.
     pub switched: usize,
     /// Flows that could not go on (client reset, counted).
@@ -284,7 +286,7 @@ impl Engine {
             return Verdict::Drop(DropReason::UnknownFlow);
         };
         let before = flow.is_half_open();
-        let verdict = flow.from_machine(&mut self.cx, now, meta.checksum, index, p, packet);
+        let verdict = flow.hear_machine(&mut self.cx, now, meta.checksum, index, p, packet);
         self.half_open -= usize::from(before && !flow.is_half_open());
         self.touch(key);
         verdict
@@ -346,7 +348,7 @@ impl Engine {
         } else if flow.state == FlowState::SynSent {
             flow.client_before_answer(&mut self.cx, now, meta.checksum, p, packet)
         } else {
-            flow.from_client(&mut self.cx, now, meta.checksum, p, packet)
+            flow.hear_client(&mut self.cx, now, meta.checksum, p, packet)
         };
         self.half_open -= usize::from(before && !flow.is_half_open());
         self.touch(key);
@@ -428,7 +430,9 @@ impl Engine {
             self.forget(key, true);
             return;
         }
-        let deadline = flow.deadline(&self.cx).max(now + 1);
+        let Some(deadline) = flow.deadline(&self.cx).map(|at| at.max(now + 1)) else {
+            return;
+        };
         if flow.armed.is_none_or(|armed| deadline < armed) {
             flow.armed = Some(deadline);
             self.timers.arm(deadline, key, flow.generation);
@@ -451,10 +455,11 @@ impl Engine {
         match command {
             Command::Down { machine } => self.machine_down(now, machine),
             Command::Up { machine } => {
-                if let Some(down) = self.down_flag(machine) {
-                    *down = false;
+                let known = self.down_flag(machine).map(|down| *down = false);
+                Outcome {
+                    applied: known.is_some(),
+                    ..Outcome::default()
                 }
-                Outcome::default()
             }
             Command::Failover { to } => self.failover(now, to),
         }
@@ -474,6 +479,7 @@ impl Engine {
         if !others {
             return outcome;
         }
+        outcome.applied = true;
         if let Some(down) = self.down_flag(id) {
             *down = true;
         }
@@ -491,6 +497,7 @@ impl Engine {
         if self.down_flag(to).is_none_or(|down| *down) {
             return outcome;
         }
+        outcome.applied = true;
         self.cx.current[usize::from(to.service.0)] = to.machine;
         self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
         outcome

@@ -255,6 +255,11 @@ impl Flow {
             self.send_to_client(cx, offer, at, flags, length(len), out);
             at += len;
         }
+        if self.legs[index].fin == Some(at) && at < self.client.edge {
+            let offer = self.offer(cx);
+            self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);
+            at += 1;
+        }
         self.client.sent = self.client.sent.max(at);
     }
 
