@@ -49,7 +49,7 @@ fn every_fixed_field() {
 
 #[test]
 fn golden_translation() {
-    // To a machine whose ISN is 2 and whose clock 2^32 - 16 behind what the client was told: every byte that differs is here.
+    // Acknowledgement and echo move past 2^32; every byte that differs is here.
     let packet = edited(&DATA_V6, |editor| {
         editor.set_ack(Seq(u32::MAX).add(2));
         editor.set_timestamps(Timestamps {

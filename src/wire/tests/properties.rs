@@ -33,7 +33,7 @@ fn option_list() -> impl Strategy<Value = Vec<u8>> {
                 list.extend(item);
             }
         }
-        if end && list.len() % 4 != 0 {
+        if end && !list.len().is_multiple_of(4) {
             list.extend([0, 2, 4]); // a MSS option that is behind the end
             list.truncate(list.len().min(40));
         }
@@ -67,7 +67,7 @@ fn ip_header() -> impl Strategy<Value = Vec<u8>> {
 fn packet() -> impl Strategy<Value = Vec<u8>> {
     (ip_header(), any::<[u8; 20]>(), option_list(), vec(any::<u8>(), 0..70)).prop_map(|(ip, mut tcp, list, payload)| {
         let header_len = u8::try_from(20 + list.len()).unwrap();
-        tcp[12] = header_len / 4 * 16 | tcp[12] & 0x0f;
+        tcp[12] = (header_len / 4 * 16) | (tcp[12] & 0x0f);
         let mut packet = [&ip[..], &tcp, &list, &payload].concat();
         let (at, len) = if ip[0] >> 4 == 4 {
             (2, packet.len())
