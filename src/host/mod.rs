@@ -1,1 +1,4 @@
 //! stub
+
+pub mod netlink;
+pub mod rules;
