@@ -248,7 +248,7 @@ mod tests {
             counters.count(kind, i + 1);
             assert_eq!(counters.errors(kind), i as u64 + 1, "{}", kind.name());
         }
-        assert_eq!(counters.all_errors(), (1..=InjectError::ALL.len() as u64).sum());
+        assert_eq!(counters.all_errors(), (1..=InjectError::ALL.len() as u64).sum::<u64>());
         let mut sum = counters;
         sum.add(&counters);
         assert_eq!(sum.all_errors(), 2 * counters.all_errors());
@@ -261,5 +261,65 @@ mod tests {
         assert_eq!(InjectError::of(libc::ENOBUFS), InjectError::NoBuffer);
         assert_eq!(InjectError::of(libc::EMSGSIZE), InjectError::TooBig);
         assert_eq!(InjectError::of(12_345), InjectError::Other);
+    }
+
+    /// A UDP datagram in an IP packet, which a plain socket can receive: what is injected is what arrives.
+    fn datagram(v4: bool, port: u16, payload: u8) -> Vec<u8> {
+        let udp = [&[0x30, 0x39], &port.to_be_bytes()[..], &[0, 9, 0, 0, payload]].concat();
+        if v4 {
+            let header = [0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1];
+            return [&header[..], &udp].concat();
+        }
+        let mut packet = [&[0x60, 0, 0, 0, 0, 9, 17, 64][..], &[0; 32], &udp].concat();
+        packet[23] = 1;
+        packet[39] = 1;
+        // Checksums must be right in IPv6; that of the pseudo header: both addresses, length, protocol.
+        let sum: u32 = [1, 1, 9, 17, 0x3039, u32::from(port), 9, u32::from(payload) << 8]
+            .iter()
+            .sum();
+        let folded = (sum & 0xffff) + (sum >> 16);
+        packet[46..48].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        packet
+    }
+
+    /// Needs CAP_NET_ADMIN and CAP_NET_RAW, as `make test` has; without them there is nothing to try.
+    #[test]
+    fn what_is_injected_arrives_in_order_and_what_fails_is_skipped() {
+        let Ok(mut injector) = Injector::open() else { return };
+        for v4 in [true, false] {
+            let address = if v4 {
+                IpAddr::from([127, 0, 0, 1])
+            } else {
+                IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
+            };
+            let Ok(receiver) = std::net::UdpSocket::bind((address, 0)) else {
+                continue;
+            };
+            receiver
+                .set_read_timeout(Some(std::time::Duration::from_secs(2)))
+                .expect("timeout");
+            let port = receiver.local_addr().expect("bound").port();
+            let mut outbox = Outbox::new();
+            for n in 0..150u8 {
+                let packet = datagram(v4, port, n);
+                outbox.push(address, packet.len()).copy_from_slice(&packet);
+                if n % 50 == 7 {
+                    // Longer than the loopback's MTU can be.
+                    outbox.push(address, 70_000)[0] = packet[0];
+                }
+            }
+            let before = *injector.counters();
+            injector.send(&outbox);
+            assert_eq!(injector.counters().sent - before.sent, 150);
+            assert_eq!(
+                injector.counters().errors(InjectError::TooBig) - before.errors(InjectError::TooBig),
+                3
+            );
+            for n in 0..150u8 {
+                let mut buffer = [0; 8];
+                let (len, _) = receiver.recv_from(&mut buffer).expect("arrives");
+                assert_eq!((len, buffer[0]), (1, n));
+            }
+        }
     }
 }

@@ -4,11 +4,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::MARK;
+use super::queue::Waker;
+use super::{MARK, clock};
 use crate::engine::Micros;
 
 /// ICMP_ECHO and ICMP_ECHOREPLY (RFC 792), and their ICMPv6 kin (RFC 4443).
@@ -61,9 +65,19 @@ impl Pinger {
         })
     }
 
-    /// The sockets to poll for replies.
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.v4.as_fd()).chain(self.v6.as_ref().map(AsFd::as_fd))
+    /// Waits for a reply, for a use of `waker`, or for `timeout` (`None`: for ever).
+    pub fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {
+        let v6 = self.v6.as_ref().unwrap_or(&self.v4);
+        let mut fds =
+            [&waker.as_fd(), &self.v4.as_fd(), &v6.as_fd()].map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+        match poll(&mut fds, timeout.map(clock::timespec).as_ref()) {
+            Ok(_) => {
+                waker.take();
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Sends one echo. What can't be sent is counted: to the detector it is a probe that nobody answered.
@@ -216,13 +230,13 @@ mod tests {
         let Ok(mut pinger) = Pinger::open() else { return };
         for to in [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])] {
             let before = pinger.send_errors;
-            pinger.ping(super::super::clock::now(), to);
+            pinger.ping(clock::now(), to);
             if pinger.send_errors > before {
                 continue; // no such loopback here
             }
             let reply = (0..1_000).find_map(|_| {
                 std::thread::sleep(std::time::Duration::from_millis(1));
-                pinger.take_reply(super::super::clock::now())
+                pinger.take_reply(clock::now())
             });
             assert_eq!(reply.map(|r| r.from), Some(to));
         }
