@@ -178,7 +178,10 @@ impl Engine {
     /// A shard with no flows; all machines count as up.
     #[must_use]
     pub fn new(spec: EngineSpec) -> Self {
-        Self { spec, stats: Stats::default() }
+        Self {
+            spec,
+            stats: Stats::default(),
+        }
     }
     /// The packet's verdict. `packet` starts at the IP header and is rewritten in place.
     pub fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict {
@@ -216,7 +219,10 @@ impl Engine {
     /// Counts flows and legs anew: O(flows), for `relevo status`.
     #[must_use]
     pub fn status(&self) -> ShardStatus {
-        ShardStatus { stats: self.stats.clone(), ..ShardStatus::default() }
+        ShardStatus {
+            stats: self.stats.clone(),
+            ..ShardStatus::default()
+        }
     }
     /// What it was told at its start.
     #[must_use]

@@ -25,7 +25,9 @@ impl Outbox {
     }
     /// The packets: destination and bytes from the IP header on, checksums complete.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[u8])> {
-        self.packets.iter().map(|(dst, range)| (*dst, &self.bytes[range.clone()]))
+        self.packets
+            .iter()
+            .map(|(dst, range)| (*dst, &self.bytes[range.clone()]))
     }
     /// How many packets are waiting.
     #[must_use]

@@ -111,7 +111,10 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
-        Self { drops: [0; DropReason::ALL.len()], counters: [0; Counter::ALL.len()] }
+        Self {
+            drops: [0; DropReason::ALL.len()],
+            counters: [0; Counter::ALL.len()],
+        }
     }
 }
 

@@ -2,8 +2,13 @@
 //!
 //! The tests take turns (a lab each), since two cores are not enough for two of them at a time.
 
+mod command;
+mod flows;
+#[allow(dead_code, reason = "shared with demo and bench; each uses its part")]
 mod lab;
 mod proof;
+mod transfer;
+mod trouble;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -4,15 +4,12 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, SystemTime};
 
 use crate::lab::capture::{Capture, Recovery};
-use crate::lab::cluster::{Cluster, PORT};
+use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::translate_instead;
 use crate::lab::faults::{Freeze, Link, freeze, lose, thaw};
 use crate::lab::peers::Client;
 use crate::lab::{Family, counters};
 use crate::turn;
-
-const PATIENCE: Duration = Duration::from_secs(5);
-const MIB: u64 = 1 << 20;
 
 #[test]
 fn transfers_through_plain_translation_arrive_whole() {
@@ -30,10 +27,11 @@ fn transfers_through_plain_translation_arrive_whole() {
                 .unwrap()
                 .download(2, 8 * MIB, |_| ())
                 .unwrap();
-            Client::connect(psc, PATIENCE).unwrap().late(3, MIB).unwrap();
+            Client::connect(psc, PATIENCE).unwrap().late(3, MIB, || ()).unwrap();
             Client::connect(psc, PATIENCE).unwrap().talk(4, 100, |_| ()).unwrap();
         });
-        let records = cluster.assert_identical(&[0], 4);
+        let orders = ["PUT 1", "GET 2 8388608", "LATE 3 1048576", "TALK 4 100"].map(str::to_owned);
+        let records = cluster.assert_identical(&[0], &orders);
         assert!(
             records.iter().any(|r| r.order == "PUT 1" && r.received == 8 * MIB),
             "{records:#?}"

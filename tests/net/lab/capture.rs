@@ -138,26 +138,35 @@ pub struct Recovery {
     /// Progress is a byte that the client had not seen, or an acknowledgement of one that it had sent. The *longest* pause, because
     /// what the old original had said just before the freeze still arrives just after it.
     pub resumed: Vec<Duration>,
+    /// Connections that were open at the freeze and have not gone on.
+    pub stuck: usize,
 }
 
 impl Recovery {
     /// Looks at a client's capture. Pauses that begin later than `window` after the freeze are not the freeze's.
     pub fn of(segments: &[Segment], server_port: u16, freeze: SystemTime, window: Duration) -> Self {
-        let freeze = freeze.duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let (freeze, now) = (since_1970(freeze), since_1970(SystemTime::now()));
         let mut flows: HashMap<u16, FlowProgress> = HashMap::new();
-        for segment in segments
-            .iter()
-            .filter(|s| s.sport == server_port && s.flags & (SYN | RST) == 0)
-        {
-            flows.entry(segment.dport).or_default().note(segment, freeze, window);
+        for segment in segments.iter().filter(|s| s.flags & (SYN | RST) == 0) {
+            if segment.sport == server_port {
+                flows.entry(segment.dport).or_default().note(segment, freeze, window);
+            } else {
+                flows.entry(segment.sport).or_default().closed |= segment.flags & FIN != 0;
+            }
         }
-        let mut resumed: Vec<Duration> = flows
-            .values()
-            .filter_map(|f| f.longest)
-            .map(|(_, end)| end - freeze)
-            .collect();
-        resumed.sort();
-        Self { resumed }
+        let mut recovery = Self::default();
+        for flow in flows.values() {
+            let Some((_, _, last)) = flow.newest else { continue };
+            let pause = flow.longest.map_or(Duration::ZERO, |(pause, _)| pause);
+            if !flow.closed && now.saturating_sub(last) > pause.max(window) {
+                recovery.stuck += 1;
+            } else if let Some((_, end)) = flow.longest {
+                recovery.resumed.push(end.saturating_sub(freeze));
+            }
+        }
+        recovery.resumed.sort();
+        recovery
     }
 
     /// The worst connection's.
@@ -177,12 +186,15 @@ struct FlowProgress {
     newest: Option<(u32, u32, Duration)>,
     /// Length of the longest pause that ended after the freeze, and its end.
     longest: Option<(Duration, Duration)>,
+    /// A FIN has passed in either direction.
+    closed: bool,
 }
 
 impl FlowProgress {
     fn note(&mut self, segment: &Segment, freeze: Duration, window: Duration) {
-        let fin = u32::from(segment.flags & FIN != 0);
-        let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin);
+        let fin = segment.flags & FIN != 0;
+        self.closed |= fin;
+        let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin.into());
         let Some((seq, ack, last)) = self.newest else {
             self.newest = Some((end, segment.ack, segment.time));
             return;

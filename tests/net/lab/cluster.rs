@@ -10,6 +10,12 @@ use super::{Family, Lab, counters, wait_for};
 /// The tests' service listens here.
 pub const PORT: u16 = 7000;
 
+/// How long a client of the tests waits for anything before it calls itself stuck.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A mebibyte.
+pub const MIB: u64 = 1 << 20;
+
 /// How long the replicas may take to come to the end of what the client has finished.
 const QUIET: Duration = Duration::from_secs(20);
 
@@ -47,19 +53,25 @@ impl Cluster {
         Engine::start(&self.lab, &[config])
     }
 
-    /// Waits until each of these machines has seen `connections` end, and demands that all saw the same.
-    pub fn assert_identical(&self, machines: &[usize], connections: usize) -> Vec<Record> {
+    /// Waits until each of these machines has ended a connection for each of these orders, demands that all saw the same and that
+    /// every connection was closed in order, and returns what one of them saw.
+    pub fn assert_identical(&self, machines: &[usize], orders: &[String]) -> Vec<Record> {
+        let of = |m: usize| {
+            let mut records = self.services[m].records();
+            records.retain(|record| orders.contains(&record.order));
+            records
+        };
         for &m in machines {
             wait_for(
-                &format!("machine m{m} to finish {connections} connections"),
+                &format!("machine m{m} to finish {} connections", orders.len()),
                 QUIET,
-                || (self.services[m].records().len() >= connections).then_some(()),
+                || (of(m).len() >= orders.len()).then_some(()),
             );
         }
-        let first = self.services[machines[0]].records();
+        let first = of(machines[0]);
         for &m in machines {
-            let records = self.services[m].records();
-            assert_eq!(records.len(), connections, "connections on m{m}: {records:#?}");
+            let records = of(m);
+            assert_eq!(records.len(), orders.len(), "connections on m{m}: {records:#?}");
             for (a, b) in first.iter().zip(&records) {
                 assert_eq!(a.content(), b.content(), "m{} and m{m} differ", machines[0]);
                 assert_eq!(b.end, "closed", "a connection on m{m} ended badly: {b:?}");

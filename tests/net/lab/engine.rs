@@ -60,11 +60,7 @@ pub fn config(dir: &Path, services: &[ServiceConfig]) -> String {
         } = service;
         let _ = write!(text, "\n[[service]]\nname = \"{name}\"\npsc = \"{psc}\"\n{more}");
         for (i, machine) in machines.iter().enumerate() {
-            let (ip, port) = (machine.ip(), machine.port());
-            let _ = write!(text, "[[service.machine]]\nname = \"m{i}\"\naddress = \"{ip}\"\n");
-            if port != psc.port() {
-                let _ = writeln!(text, "port = {port}");
-            }
+            let _ = write!(text, "[[service.machine]]\nname = \"m{i}\"\naddress = \"{machine}\"\n");
         }
     }
     text
@@ -150,7 +146,26 @@ impl Engine {
     /// One of the counters in the status.
     pub fn counter(&self, name: &str) -> u64 {
         let status = self.status();
-        find_number(&status, name).unwrap_or_else(|| panic!("no counter {name:?} in the status:\n{status:#}"))
+        status["counters"][name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no counter {name:?} in the status:\n{status:#}"))
+    }
+
+    /// The state of a machine of the first service: `up`, `down`, `evicted` or `disabled`.
+    pub fn machine_state(&self, machine: usize) -> String {
+        let status = self.status();
+        let state = status["services"][0]["machines"][machine]["state"].as_str();
+        state
+            .unwrap_or_else(|| panic!("no machine {machine} in the status:\n{status:#}"))
+            .to_owned()
+    }
+
+    /// The name of the first service's original.
+    pub fn original(&self) -> String {
+        let status = self.status();
+        let name = status["services"][0]["original"].as_str();
+        name.unwrap_or_else(|| panic!("no original in the status:\n{status:#}"))
+            .to_owned()
     }
 
     /// Asks it to stop (SIGTERM) and waits for its end.
@@ -178,23 +193,11 @@ impl Drop for Engine {
             let from = log.len().saturating_sub(6_000);
             let tail = log.get(log.ceil_char_boundary(from)..).unwrap_or_default();
             eprintln!("--- the engine's log, last part ---\n{tail}");
-            if matches!(self.process.ended(), None) {
+            if self.process.ended().is_none() {
                 let status = self.command(&["status", "--json"]);
                 eprintln!("--- status ---\n{}", String::from_utf8_lossy(&status.stdout));
             }
         }
-    }
-}
-
-/// The first number with this key, wherever it stands.
-pub fn find_number(value: &Value, key: &str) -> Option<u64> {
-    match value {
-        Value::Object(map) => map
-            .get(key)
-            .and_then(Value::as_u64)
-            .or_else(|| map.values().find_map(|inner| find_number(inner, key))),
-        Value::Array(list) => list.iter().find_map(|inner| find_number(inner, key)),
-        _ => None,
     }
 }
 

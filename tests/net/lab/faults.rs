@@ -5,6 +5,8 @@
 
 use std::io::Write as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use super::Lab;
@@ -85,6 +87,42 @@ impl Drop for Trigger {
             let _ = self.tool.wait();
         }
     }
+}
+
+/// Something that is to happen at a certain point of a client's work, without the client waiting for it.
+pub struct Fuse<T> {
+    lit: mpsc::Sender<()>,
+    thread: JoinHandle<Option<T>>,
+}
+
+impl<T: Send + 'static> Fuse<T> {
+    /// Makes ready for it; `bang` runs in a thread of its own once the fuse is lit.
+    pub fn lay(bang: impl FnOnce() -> T + Send + 'static) -> Self {
+        let (lit, wait) = mpsc::channel();
+        let thread = std::thread::spawn(move || wait.recv().ok().map(|()| bang()));
+        Self { lit, thread }
+    }
+
+    /// Now. Further calls do nothing.
+    pub fn light(&self) {
+        let _ = self.lit.send(());
+    }
+
+    /// Waits for it to be done; panics if it was never lit.
+    pub fn done(self) -> T {
+        drop(self.lit);
+        let result = self
+            .thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        result.expect("the point at which it was to happen was never reached")
+    }
+}
+
+/// A freeze that happens when the fuse is lit.
+pub fn freeze_fuse(host: &Host, kind: Freeze) -> Fuse<SystemTime> {
+    let trigger = Trigger::arm(host, kind);
+    Fuse::lay(move || trigger.pull())
 }
 
 /// Freezes now.

@@ -410,14 +410,15 @@ impl Client {
         )
     }
 
-    /// Receives `len` bytes and the service's FIN, then sends as many and closes.
-    pub fn late(&mut self, seed: u64, len: u64) -> io::Result<()> {
+    /// Receives `len` bytes and the service's FIN, calls `between`, then sends as many bytes and closes.
+    pub fn late(&mut self, seed: u64, len: u64, between: impl FnOnce()) -> io::Result<()> {
         writeln!(self.stream, "LATE {seed} {len}")?;
         let (got, digest) = self.read_to_end(&mut |_| ())?;
         expect(
             &format!("{got} {digest}"),
             &format!("{len} {}", Pattern::digest(seed, len)),
         )?;
+        between();
         each_chunk(seed, len, |chunk, _| self.stream.write_all(chunk))?;
         self.stream.finish()
     }
