@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 use report::Report;
 
+/// One part of the demo, from a lab of its own to a column of the table.
+type Act = fn(Through) -> Report;
+
 /// What stands between client and machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Through {
@@ -61,7 +64,7 @@ fn run(through: Through) -> Result<(), String> {
         "Relevo's main job: a client, an engine host, four machines (m0 is the original, m1 to m3 are live replicas)."
     );
     println!("In each act the original's link is set down in the middle of the client's work.\n");
-    let acts: [(&str, fn(Through) -> Report); 3] = [
+    let acts: [(&str, Act); 3] = [
         ("1 of 3: a redis load", acts::redis_load),
         ("2 of 3: an upload of 256 MiB to nginx (curl -T)", acts::upload),
         ("3 of 3: a download of 256 MiB from nginx (curl)", acts::download),

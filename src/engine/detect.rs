@@ -1,8 +1,14 @@
 //! R14: evidence, then proof. Decides which machine is probed when, and which is dead.
 //!
-//! Pure like the rest; one [`Detector`] serves all shards, owned by whoever coordinates them.
+//! Pure like the rest; one [`Detector`] serves all shards, owned by whoever coordinates them. A machine is *quiet* (watched, probed
+//! every `probe_interval` in which nothing was heard of it) or *suspected* (a burst of `probes` probes is under way). Any packet
+//! from it ends a burst. A burst that ends without one is the proof. The probe of an idle machine is the first of a burst, too.
+//!
+//! Between the probes of a burst lies half the floor, but never less than two round trips as probes have measured them: a
+//! machine far away is not dead.
 
-use super::{MachineRef, Micros, Reason, ServiceSpec};
+use super::Reason;
+use super::spec::{MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
 
 /// What the detector wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,41 +29,299 @@ pub enum Action {
     },
 }
 
+/// A burst under way.
+#[derive(Clone, Copy, Debug)]
+struct Burst {
+    reason: Reason,
+    since: Micros,
+    sent: u32,
+    next_at: Micros,
+}
+
+#[derive(Debug)]
+struct Watch {
+    machine: MachineRef,
+    heard_at: Micros,
+    probed_at: Micros,
+    burst: Option<Burst>,
+    down: bool,
+    probes: u32,
+    floor: Micros,
+    interval: Micros,
+    /// The earliest probe that has not been answered.
+    asked_at: Option<Micros>,
+    /// Round-trip time of probes: follows a rise at once, a fall slowly.
+    rtt: Option<Micros>,
+}
+
 /// Watches the machines of all services.
 #[derive(Debug)]
-pub struct Detector {}
+pub struct Detector {
+    watches: Vec<Watch>,
+}
 
 impl Detector {
     /// All machines count as up and as heard at `now`.
     #[must_use]
     pub fn new(services: &[ServiceSpec], now: Micros) -> Self {
-        let _ = (services, now);
-        Self {}
+        let watches = (0u16..).zip(services).flat_map(|(s, service)| {
+            (0u16..).zip(&service.machines).map(move |(m, _)| Watch {
+                machine: MachineRef {
+                    service: ServiceId(s),
+                    machine: MachineId(m),
+                },
+                heard_at: now,
+                probed_at: now,
+                burst: None,
+                down: false,
+                probes: service.detect.probes.max(1),
+                floor: service.detect.floor,
+                interval: service.detect.probe_interval.max(1),
+                asked_at: None,
+                rtt: None,
+            })
+        });
+        Self {
+            watches: watches.collect(),
+        }
     }
+
+    fn watch(&mut self, machine: MachineRef) -> Option<&mut Watch> {
+        self.watches.iter_mut().find(|w| w.machine == machine)
+    }
+
     /// Evidence from a flow: starts a probe burst unless one runs.
     pub fn handle_suspect(&mut self, now: Micros, machine: MachineRef, reason: Reason) {
-        let _ = (now, machine, reason);
+        if let Some(watch) = self.watch(machine)
+            && !watch.down
+            && watch.burst.is_none()
+        {
+            watch.burst = Some(Burst {
+                reason,
+                since: now,
+                sent: 0,
+                next_at: now,
+            });
+        }
     }
-    /// Any packet from the machine, at the time it arrived.
+
+    /// Any packet from the machine, at the time it arrived. One that arrived before a suspicion does not disprove it.
     pub fn handle_heard(&mut self, at: Micros, machine: MachineRef) {
-        let _ = (at, machine);
+        if let Some(watch) = self.watch(machine) {
+            watch.heard_at = watch.heard_at.max(at);
+            if watch.burst.is_some_and(|b| at > b.since) {
+                watch.burst = None;
+            }
+        }
     }
+
+    /// The answer to a probe, which counts as life and measures the way.
+    pub fn handle_probe_reply(&mut self, at: Micros, machine: MachineRef) {
+        if let Some(watch) = self.watch(machine)
+            && let Some(asked_at) = watch.asked_at.take()
+        {
+            let sample = at.saturating_sub(asked_at);
+            watch.rtt = Some(watch.rtt.map_or(sample, |rtt| sample.max((7 * rtt + sample) / 8)));
+        }
+        self.handle_heard(at, machine);
+    }
+
+    /// Whoever runs the detector was not scheduled in time, or a shard was not: what was not heard is no evidence. Bursts begin again.
+    pub fn handle_stall(&mut self, now: Micros) {
+        for watch in &mut self.watches {
+            watch.burst = watch.burst.map(|b| Burst {
+                sent: 0,
+                next_at: now,
+                ..b
+            });
+        }
+    }
+
     /// The machine was declared dead, evicted or disabled elsewhere: it is no longer watched.
     pub fn handle_down(&mut self, machine: MachineRef) {
-        let _ = machine;
+        if let Some(watch) = self.watch(machine) {
+            watch.down = true;
+            watch.burst = None;
+        }
     }
+
     /// The machine was enabled again.
     pub fn handle_up(&mut self, now: Micros, machine: MachineRef) {
-        let _ = (now, machine);
+        if let Some(watch) = self.watch(machine) {
+            watch.down = false;
+            watch.burst = None;
+            watch.heard_at = now;
+            watch.probed_at = now;
+        }
     }
+
     /// The next thing to do, if any is due; call until `None`.
     pub fn poll(&mut self, now: Micros) -> Option<Action> {
-        let _ = now;
-        None
+        self.watches.iter_mut().filter(|w| !w.down).find_map(|w| w.poll(now))
     }
+
     /// When [`Detector::poll`] wants to be called next.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
-        None
+        self.watches.iter().filter(|w| !w.down).map(Watch::deadline).min()
+    }
+
+    /// The shortest time between two probes of a burst: a wake-up that is later than this is a stall.
+    #[must_use]
+    pub fn patience(&self) -> Micros {
+        self.watches.iter().map(Watch::spacing).min().unwrap_or(1)
+    }
+}
+
+impl Watch {
+    fn deadline(&self) -> Micros {
+        match self.burst {
+            Some(burst) => burst.next_at,
+            None => self.heard_at.max(self.probed_at) + self.interval,
+        }
+    }
+
+    fn spacing(&self) -> Micros {
+        // Not measured yet: patient, half an interval.
+        let trip = self.rtt.map_or(self.interval / 2, |rtt| 2 * rtt);
+        (self.floor / 2).max(trip).max(1)
+    }
+
+    fn poll(&mut self, now: Micros) -> Option<Action> {
+        if self.deadline() > now {
+            return None;
+        }
+        let next_at = now + self.spacing();
+        let burst = self.burst.get_or_insert(Burst {
+            reason: Reason::Probes,
+            since: now,
+            sent: 0,
+            next_at,
+        });
+        if burst.sent < self.probes {
+            burst.sent += 1;
+            burst.next_at = next_at;
+            self.probed_at = now;
+            self.asked_at = self.asked_at.or(Some(now));
+            return Some(Action::Probe { machine: self.machine });
+        }
+        let (reason, suspected_at) = (burst.reason, burst.since);
+        self.burst = None;
+        self.down = true;
+        Some(Action::Down {
+            machine: self.machine,
+            reason,
+            suspected_at,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::spec::{
+        DetectSpec, MILLISECOND as MS, MachineSpec, MaxLag, SourceMode, Successor, UnknownPolicy,
+    };
+
+    const A: MachineRef = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(0),
+    };
+
+    fn detector() -> Detector {
+        let machine = MachineSpec {
+            name: "a".into(),
+            addr: "10.0.0.1:1".parse().unwrap(),
+            ifindex: None,
+            path_mtu: 1500,
+        };
+        let detect = DetectSpec {
+            floor: 4 * MS,
+            probe_interval: 100 * MS,
+            probes: 3,
+            hang: None,
+            vote: 0,
+        };
+        let service = ServiceSpec {
+            name: "s".into(),
+            psc: "10.0.0.9:1".parse().unwrap(),
+            source: SourceMode::Psc,
+            max_lag: MaxLag::Bytes(0),
+            successor: Successor::First,
+            replica_timeout: 200 * MS,
+            detect,
+            unknown: UnknownPolicy::Reset,
+            machines: vec![machine],
+        };
+        Detector::new(&[service], 0)
+    }
+
+    /// A detector that has measured a way of 0.1 ms.
+    fn measured() -> Detector {
+        let mut d = detector();
+        assert_eq!(d.poll(100 * MS), Some(Action::Probe { machine: A }));
+        d.handle_probe_reply(100 * MS + 100, A);
+        d
+    }
+
+    #[test]
+    fn silence_through_a_burst_is_the_proof() {
+        let mut d = measured();
+        d.handle_suspect(110 * MS, A, Reason::Silence);
+        for at in [110, 112, 114] {
+            assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }));
+            assert_eq!(d.poll(at * MS), None);
+        }
+        let down = Action::Down {
+            machine: A,
+            reason: Reason::Silence,
+            suspected_at: 110 * MS,
+        };
+        assert_eq!((d.next_deadline(), d.poll(116 * MS)), (Some(116 * MS), Some(down)));
+        assert_eq!((d.poll(117 * MS), d.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn one_packet_ends_a_burst_unless_it_is_older_than_the_suspicion() {
+        let mut d = measured();
+        d.handle_suspect(110 * MS, A, Reason::Silence);
+        d.handle_heard(110 * MS, A);
+        assert_eq!(d.poll(110 * MS), Some(Action::Probe { machine: A }));
+        d.handle_heard(111 * MS, A);
+        assert_eq!((d.poll(150 * MS), d.next_deadline()), (None, Some(211 * MS)));
+    }
+
+    #[test]
+    fn an_idle_machine_is_probed_until_it_is_proved_dead() {
+        let mut d = measured();
+        for at in [201, 203, 205] {
+            assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }));
+        }
+        assert!(matches!(
+            d.poll(207 * MS),
+            Some(Action::Down {
+                reason: Reason::Probes,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_machine_far_away_is_given_two_round_trips_a_probe() {
+        let mut d = detector();
+        assert_eq!(d.poll(100 * MS), Some(Action::Probe { machine: A }));
+        d.handle_probe_reply(130 * MS, A);
+        d.handle_suspect(140 * MS, A, Reason::Silence);
+        assert!(d.poll(140 * MS).is_some());
+        assert_eq!(d.next_deadline(), Some(200 * MS));
+    }
+
+    #[test]
+    fn a_stall_of_ones_own_starts_the_burst_again() {
+        let mut d = measured();
+        d.handle_suspect(101 * MS, A, Reason::Silence);
+        (0..3).for_each(|i| assert!(d.poll((101 + i * 2) * MS).is_some()));
+        d.handle_stall(160 * MS);
+        assert_eq!(d.poll(160 * MS), Some(Action::Probe { machine: A }));
     }
 }

@@ -1,9 +1,38 @@
 //! The engine (pure): packets and a `now` in; a verdict, packets to send and events out.
 
+mod close;
+mod context;
 pub mod detect;
+mod flow;
+mod from_client;
+mod from_machine;
+mod gate;
+mod handshake;
+mod leg;
 pub mod outbox;
+mod ports;
+mod pos;
+mod pump;
+mod ranges;
+mod rtt;
+mod sendbuf;
+mod sender;
 pub mod spec;
 pub mod stats;
+mod status;
+mod stream;
+mod table;
+mod takeover;
+mod timers;
+mod watch;
+
+use crate::wire::{ChecksumMode, Flags, Options, ParseError, Parsed, Segment, Seq};
+use context::Context;
+use flow::{Flow, FlowState};
+use slab::Slab;
+use std::net::SocketAddr;
+use table::Table;
+use timers::Timers;
 
 pub use outbox::Outbox;
 pub use spec::*;
@@ -28,6 +57,16 @@ pub enum Checksum {
     Partial,
     /// A GSO super-packet: the kernel computes it anew for each segment, whatever stands there.
     Offloaded,
+}
+
+impl From<Checksum> for ChecksumMode {
+    fn from(state: Checksum) -> Self {
+        match state {
+            Checksum::Complete => Self::Complete,
+            Checksum::Partial => Self::Partial,
+            Checksum::Offloaded => Self::Offloaded,
+        }
+    }
 }
 
 /// What becomes of a packet: exactly one for each (I7).
@@ -169,9 +208,17 @@ pub struct ShardStatus {
 /// The contract (sans-I/O): give each packet to [`Engine::handle_packet`], carry out its verdict at once, then call
 /// [`Engine::poll`] and send what is in the outbox; call `poll` again no later than [`Engine::next_deadline`].
 /// A panic is a bug, never bad input.
+#[derive(Debug)]
 pub struct Engine {
-    spec: EngineSpec,
-    stats: Stats,
+    cx: Context,
+    table: Table,
+    flows: Slab<Box<Flow>>,
+    timers: Timers,
+    /// Flows with work for the next poll.
+    dirty: Vec<usize>,
+    half_open: usize,
+    generation: u32,
+    heard: Option<MachineRef>,
 }
 
 impl Engine {
@@ -179,54 +226,337 @@ impl Engine {
     #[must_use]
     pub fn new(spec: EngineSpec) -> Self {
         Self {
-            spec,
-            stats: Stats::default(),
+            table: Table::new(&spec.services, &spec.limits, spec.hash_key, spec.shard, spec.shards),
+            cx: Context::new(spec),
+            flows: Slab::new(),
+            timers: Timers::default(),
+            dirty: Vec::new(),
+            half_open: 0,
+            generation: 0,
+            heard: None,
         }
     }
+
     /// The packet's verdict. `packet` starts at the IP header and is rewritten in place.
     pub fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict {
-        let _ = (now, meta, packet);
-        Verdict::Drop(DropReason::NotOurs)
+        self.cx.stats.count(Counter::PacketsIn);
+        self.heard = None;
+        let verdict = match Parsed::parse(packet) {
+            Ok(parsed) => self.dispatch(now, meta, &parsed, packet),
+            Err(ParseError::Fragment) => Verdict::Drop(DropReason::Fragment),
+            Err(ParseError::Malformed | ParseError::NotTcp) => Verdict::Drop(DropReason::Malformed),
+        };
+        match verdict {
+            Verdict::Accept { .. } => self.cx.stats.count(Counter::Accepted),
+            Verdict::Drop(reason) => self.cx.stats.drop(reason),
+        }
+        verdict
     }
+
+    fn dispatch(&mut self, now: Micros, meta: Meta, p: &Parsed, packet: &mut [u8]) -> Verdict {
+        if let Some(machine) = self.table.machine(&p.src)
+            && (self.cx.service(machine.service).source == SourceMode::Client
+                || p.dst.ip() == self.cx.service(machine.service).psc.ip())
+        {
+            return self.dispatch_machine(now, meta, machine, p, packet);
+        }
+        match self.table.service(&p.dst) {
+            Some(service) => self.dispatch_client(now, meta, service, p, packet),
+            None => Verdict::Drop(DropReason::NotOurs),
+        }
+    }
+
+    fn dispatch_machine(&mut self, now: Micros, meta: Meta, id: MachineRef, p: &Parsed, packet: &mut [u8]) -> Verdict {
+        // R22: on its own interface or not at all.
+        let own = self.cx.machine(id.service, id.machine).ifindex;
+        if own.is_some_and(|own| meta.ifindex != 0 && own != meta.ifindex) {
+            return Verdict::Drop(DropReason::WrongInterface);
+        }
+        self.heard = Some(id);
+        let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
+            return self.stranger_machine(id, p);
+        };
+        let Some(flow) = self.flows.get_mut(key) else {
+            return Verdict::Drop(DropReason::UnknownFlow);
+        };
+        let Some(index) = flow.leg_of(id.machine) else {
+            self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+            return Verdict::Drop(DropReason::UnknownFlow);
+        };
+        let before = flow.is_half_open();
+        let verdict = flow.from_machine(&mut self.cx, now, meta.checksum, index, p, packet);
+        self.half_open -= usize::from(before && !flow.is_half_open());
+        self.touch(key);
+        verdict
+    }
+
+    /// A machine speaks, and no flow knows of it: the answer to a probe, or something stale (R19).
+    fn stranger_machine(&mut self, id: MachineRef, p: &Parsed) -> Verdict {
+        let service = self.cx.service(id.service);
+        let is_probe = p.dst == SocketAddr::new(service.psc.ip(), ports::PROBE_PORT);
+        self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+        if is_probe {
+            self.cx.stats.count(Counter::ProbeReplies);
+            return Verdict::Drop(DropReason::ProbeReply);
+        }
+        Verdict::Drop(DropReason::UnknownFlow)
+    }
+
+    fn dispatch_client(&mut self, now: Micros, meta: Meta, id: ServiceId, p: &Parsed, packet: &mut [u8]) -> Verdict {
+        let syn = p.flags.contains(Flags::SYN);
+        if syn && (p.flags.contains(Flags::ACK) || p.flags.contains(Flags::RST) || p.flags.contains(Flags::FIN)) {
+            return Verdict::Drop(DropReason::Implausible);
+        }
+        match self.table.flow_of_client(id, p.src) {
+            None if syn => self.open_flow(now, meta, id, p, packet),
+            None => {
+                if self.cx.service(id).unknown == UnknownPolicy::Reset {
+                    self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+                }
+                Verdict::Drop(DropReason::UnknownFlow)
+            }
+            Some(key) => self.client_speaks(now, meta, id, key, p, packet),
+        }
+    }
+
+    fn client_speaks(
+        &mut self,
+        now: Micros,
+        meta: Meta,
+        id: ServiceId,
+        key: usize,
+        p: &Parsed,
+        packet: &mut [u8],
+    ) -> Verdict {
+        let Some(flow) = self.flows.get_mut(key) else {
+            return Verdict::Drop(DropReason::UnknownFlow);
+        };
+        let before = flow.is_half_open();
+        let verdict = if p.flags.contains(Flags::SYN) {
+            // R21: on a finished flow's addresses, or with another number on an unproved one, a SYN starts a new flow.
+            if flow.is_over() || (before && p.seq != flow.client.isn) {
+                self.forget(key, true);
+                return self.open_flow(now, meta, id, p, packet);
+            }
+            if before {
+                flow.forward_syn(&mut self.cx, now, meta.checksum, p, packet)
+            } else {
+                flow.challenge_syn(&self.cx, meta.checksum, p, packet)
+            }
+        } else if flow.state == FlowState::SynSent {
+            flow.client_before_answer(&mut self.cx, now, meta.checksum, p, packet)
+        } else {
+            flow.from_client(&mut self.cx, now, meta.checksum, p, packet)
+        };
+        self.half_open -= usize::from(before && !flow.is_half_open());
+        self.touch(key);
+        verdict
+    }
+
+    fn open_flow(&mut self, now: Micros, meta: Meta, id: ServiceId, p: &Parsed, packet: &mut [u8]) -> Verdict {
+        let limits = &self.cx.spec.limits;
+        if self.flows.len() >= limits.max_flows || self.half_open >= limits.max_half_open {
+            return Verdict::Drop(DropReason::TableFull);
+        }
+        let Some(machine) = self.cx.serving(id) else {
+            return Verdict::Drop(DropReason::NoMachine);
+        };
+        let Some(peer) = self.table.assign_peer(id, self.cx.service(id), p.src) else {
+            return Verdict::Drop(DropReason::TableFull);
+        };
+        let mut flow = Box::new(Flow::for_syn(&self.cx, now, id, p, peer, machine));
+        self.generation = self.generation.wrapping_add(1);
+        flow.generation = self.generation;
+        let verdict = flow.forward_syn(&mut self.cx, now, meta.checksum, p, packet);
+        let key = self.flows.insert(flow);
+        self.table.insert(id, p.src, peer, key);
+        self.half_open += 1;
+        self.cx.stats.count(Counter::FlowsOpened);
+        self.touch(key);
+        verdict
+    }
+
+    fn touch(&mut self, key: usize) {
+        if let Some(flow) = self.flows.get_mut(key)
+            && !std::mem::replace(&mut flow.dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Takes a flow out of all tables; with `reset`, its legs are told.
+    fn forget(&mut self, key: usize, reset: bool) {
+        let Some(mut flow) = self.flows.try_remove(key) else {
+            return;
+        };
+        if reset {
+            flow.answer_resets(&mut self.cx);
+        }
+        self.half_open -= usize::from(flow.is_half_open());
+        flow.release(&mut self.cx.budget);
+        self.table.remove(flow.service, flow.client.addr, flow.peer);
+        self.cx.stats.count(Counter::FlowsClosed);
+    }
+
     /// The work that a verdict does not wait for: acknowledgements, replica segments, due timers. Appends to `out`.
     pub fn poll(&mut self, now: Micros, out: &mut Outbox) {
-        let _ = (now, out);
+        while let Some((at, key, generation)) = self.timers.pop_due(now) {
+            if let Some(flow) = self.flows.get_mut(key)
+                && flow.generation == generation
+                && flow.armed == Some(at)
+            {
+                flow.armed = None;
+                flow.on_timer(&mut self.cx, now);
+                self.touch(key);
+            }
+        }
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            self.work(now, key, out);
+        }
+        self.dirty = dirty;
+        for answer in std::mem::take(&mut self.cx.answers) {
+            pump::send(&mut self.cx, &answer.segment(), out);
+        }
     }
+
+    fn work(&mut self, now: Micros, key: usize, out: &mut Outbox) {
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        flow.dirty = false;
+        flow.pump(&mut self.cx, now, out);
+        if flow.is_forgettable(&self.cx, now) {
+            self.forget(key, true);
+            return;
+        }
+        let deadline = flow.deadline(&self.cx).max(now + 1);
+        if flow.armed.is_none_or(|armed| deadline < armed) {
+            flow.armed = Some(deadline);
+            self.timers.arm(deadline, key, flow.generation);
+        }
+    }
+
     /// When [`Engine::poll`] wants to be called next, if no packet comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Micros> {
-        None
+        self.timers.next()
     }
+
     /// What the shard wants the coordinator to know, oldest first.
     pub fn take_event(&mut self) -> Option<Event> {
-        None
+        self.cx.events.pop_front()
     }
+
     /// Carries out a command; its packets come from the next [`Engine::poll`].
     pub fn command(&mut self, now: Micros, command: Command) -> Outcome {
-        let _ = (now, command);
-        Outcome::default()
+        match command {
+            Command::Down { machine } => self.machine_down(now, machine),
+            Command::Up { machine } => {
+                if let Some(down) = self.down_flag(machine) {
+                    *down = false;
+                }
+                Outcome::default()
+            }
+            Command::Failover { to } => self.failover(now, to),
+        }
     }
+
+    fn down_flag(&mut self, id: MachineRef) -> Option<&mut bool> {
+        self.cx
+            .down
+            .get_mut(usize::from(id.service.0))?
+            .get_mut(usize::from(id.machine.0))
+    }
+
+    fn machine_down(&mut self, now: Micros, id: MachineRef) -> Outcome {
+        let mut outcome = Outcome::default();
+        // The last live machine stays: a service with one dead machine is better than one with none.
+        let others = self.down_flag(id).is_some() && self.cx.up(id.service).any(|m| m != id.machine);
+        if !others {
+            return outcome;
+        }
+        if let Some(down) = self.down_flag(id) {
+            *down = true;
+        }
+        if let Some(next) = self.cx.serving(id.service) {
+            self.cx.current[usize::from(id.service.0)] = next;
+        }
+        self.each_flow(id.service, |flow, cx| {
+            flow.machine_down(cx, now, id.machine, &mut outcome)
+        });
+        outcome
+    }
+
+    fn failover(&mut self, now: Micros, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome::default();
+        if self.down_flag(to).is_none_or(|down| *down) {
+            return outcome;
+        }
+        self.cx.current[usize::from(to.service.0)] = to.machine;
+        self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
+        outcome
+    }
+
+    fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context)) {
+        for (key, flow) in &mut self.flows {
+            if flow.service != service {
+                continue;
+            }
+            let before = flow.is_half_open();
+            f(flow, &mut self.cx);
+            self.half_open -= usize::from(before && !flow.is_half_open());
+            if !std::mem::replace(&mut flow.dirty, true) {
+                self.dirty.push(key);
+            }
+        }
+    }
+
     /// The machine that the last packet given to [`Engine::handle_packet`] came from: any packet counts as life (R14).
     #[must_use]
     pub fn heard(&self) -> Option<MachineRef> {
-        None
+        self.heard
     }
+
     /// Appends a probe to `machine`: a SYN from the PSC's reserved port to the service port (R14). Its answer comes back
-    /// through [`Engine::handle_packet`], where it counts as life and is reset.
+    /// through [`Engine::handle_packet`], where it counts as life (`DropReason::ProbeReply`) and is reset.
     pub fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
-        let _ = (now, machine, out);
-    }
-    /// Counts flows and legs anew: O(flows), for `relevo status`.
-    #[must_use]
-    pub fn status(&self) -> ShardStatus {
-        ShardStatus {
-            stats: self.stats.clone(),
-            ..ShardStatus::default()
+        if self.down_flag(machine).is_none() {
+            return;
         }
+        let psc = self.cx.service(machine.service).psc;
+        let key = self.cx.spec.hash_key;
+        // RFC 6528: numbers that a third party can't guess; a clock of 4 microseconds and a secret.
+        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
+        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
+        let clock = (now / 4) as u32;
+        let segment = Segment {
+            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
+            dst: self.cx.machine(machine.service, machine.machine).addr,
+            seq: Seq(secret).add(clock),
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: 1_024,
+            urgent: 0,
+            options: Options {
+                mss: Some(handshake::default_mss(psc.ip())),
+                ..Options::default()
+            },
+            payload: (&[], &[]),
+        };
+        pump::send(&mut self.cx, &segment, out);
     }
+
     /// What it was told at its start.
     #[must_use]
     pub fn spec(&self) -> &EngineSpec {
-        &self.spec
+        &self.cx.spec
+    }
+
+    /// Counters so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.cx.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

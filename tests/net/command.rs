@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use crate::lab::cluster::{Cluster, PORT};
-use crate::lab::engine::{binary, config};
+use crate::lab::cluster::{Cluster, PATIENCE, PORT};
+use crate::lab::engine::{ServiceConfig, binary, config};
 use crate::lab::peers::Client;
 use crate::lab::{Family, Lab};
 use crate::turn;
@@ -39,11 +39,10 @@ fn rules_are_loaded_and_unloaded_beside_a_strangers_table() {
     );
     let _engine = cluster.engine(Family::V4, &[]);
     let psc = cluster.lab.psc(Family::V4, PORT);
-    let patience = crate::lab::cluster::PATIENCE;
     cluster
         .lab
         .client()
-        .enter(|| Client::connect(psc, patience).unwrap().talk(1, 10, |_| ()).unwrap());
+        .enter(|| Client::connect(psc, PATIENCE).unwrap().talk(1, 10, |_| ()).unwrap());
     assert_eq!(
         host.output("nft", &["list", "table", "inet", "stranger"])
             .lines()
@@ -61,11 +60,7 @@ fn whoever_is_not_root_is_told_so() {
     let _turn = turn();
     let lab = Lab::new(1);
     let file = lab.dir().join("relevo.toml");
-    let service = crate::lab::engine::ServiceConfig::new(
-        "x",
-        lab.psc(Family::V4, PORT),
-        &[lab.machine(0).addr(Family::V4, PORT)],
-    );
+    let service = ServiceConfig::new("x", lab.psc(Family::V4, PORT), &[lab.machine(0).addr(Family::V4, PORT)]);
     std::fs::write(&file, config(lab.dir(), &[service])).unwrap();
     // A copy: the build directory may lie where others can't go.
     let copy = lab.dir().join("relevo");

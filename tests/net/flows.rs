@@ -5,10 +5,12 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
-use crate::lab::faults::{Freeze, freeze_fuse, thaw};
+use crate::lab::engine::{Engine, ServiceConfig};
+use crate::lab::faults::{Freeze, freeze, freeze_fuse, thaw};
 use crate::lab::peers::Client;
+use crate::lab::process::Process;
 use crate::lab::services::{Redis, addresses};
-use crate::lab::{Family, Lab, wait_for};
+use crate::lab::{Family, Lab, counters, wait_for};
 use crate::turn;
 
 #[test]
@@ -69,17 +71,17 @@ fn survives(family: Family, source: &str) {
     let fuse = freeze_fuse(cluster.lab.machine(0), Freeze::Mute);
     let connect = || Client::connect(psc, PATIENCE).expect("connect");
     let all_open = Barrier::new(3);
+    let open = || {
+        let client = connect();
+        all_open.wait();
+        client
+    };
     std::thread::scope(|scope| {
         let client = cluster.lab.client();
-        let open = || {
-            let client = connect();
-            all_open.wait();
-            client
-        };
         client.enter_in(scope, || {
             let half = |done| {
                 if done > SIZE / 2 {
-                    fuse.light()
+                    fuse.light();
                 }
             };
             open().upload(1, SIZE, half).expect("upload");
@@ -145,16 +147,14 @@ fn half_closed_connections_survive() {
 
     // The service has closed its half, the original dies, then the client sends.
     let fuse = freeze_fuse(cluster.lab.machine(0), Freeze::LinkDown);
-    let frozen = client.enter(|| {
+    client.enter(|| {
         let mut connection = Client::connect(psc, PATIENCE).expect("connect");
-        let mut fuse = Some(fuse);
-        connection
-            .late(3, SIZE, || {
-                drop(fuse.take().inspect(|fuse| fuse.light()).map(|fuse| fuse.done()))
-            })
-            .expect("half");
+        let freeze = || {
+            fuse.light();
+            fuse.done();
+        };
+        connection.late(3, SIZE, freeze).expect("service closes first and dies");
     });
-    let () = frozen;
     cluster.assert_identical(&[1, 2], &[format!("LATE 3 {SIZE}")]);
     assert!(engine.counter("takeovers") > 0);
     cluster.assert_no_resets();
@@ -249,21 +249,21 @@ fn a_real_redis_under_load_survives() {
         .iter()
         .map(|host| Redis::start(host, lab.dir()))
         .collect();
-    let service = crate::lab::engine::ServiceConfig::new(
+    let service = ServiceConfig::new(
         "cache",
         lab.psc(Family::V4, Redis::PORT),
         &addresses(lab.machines(), Family::V4, Redis::PORT),
     );
-    let engine = crate::lab::engine::Engine::start(&lab, &[service]);
+    let engine = Engine::start(&lab, &[service]);
     let psc = lab.psc(Family::V4, Redis::PORT).ip().to_string();
     let mut benchmark = lab.client().command("redis-benchmark");
     benchmark.args(["-h", &psc, "-c", "50", "-n", &REQUESTS.to_string(), "-r", "5000", "-q"]);
     benchmark.args(["SET", "key:__rand_int__", "__data__"]);
-    let mut benchmark = crate::lab::process::Process::start("redis-benchmark", lab.dir(), &mut benchmark);
+    let mut benchmark = Process::start("redis-benchmark", lab.dir(), &mut benchmark);
     wait_for("half of the load", PATIENCE, || {
         (redis[0].commands_processed() > REQUESTS / 2).then_some(())
     });
-    crate::lab::faults::freeze(lab.machine(0), Freeze::LinkDown);
+    freeze(lab.machine(0), Freeze::LinkDown);
     let status = benchmark.wait(PATIENCE * 2);
     assert!(status.success(), "redis-benchmark: {status}\n{}", benchmark.log());
     wait_for("the live machines' digests to be the same", PATIENCE, || {
@@ -271,5 +271,5 @@ fn a_real_redis_under_load_survives() {
         (digests.iter().all(|digest| *digest == digests[0])).then_some(())
     });
     assert!(engine.counter("takeovers") > 0);
-    assert_eq!(crate::lab::counters::resets_seen(lab.client()), 0);
+    assert_eq!(counters::resets_seen(lab.client()), 0);
 }

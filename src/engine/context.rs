@@ -1,0 +1,172 @@
+//! What all flows of a shard share: settings, counters, the buffer budget, which machines are up, and what is queued to be said.
+
+use super::pos::Pos;
+use super::rtt::Rtt;
+use super::spec::{
+    EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Micros, ServiceId, ServiceSpec,
+};
+use super::stats::{Counter, Stats};
+use super::stream::Budget;
+use super::{Event, Reason};
+use crate::wire::{Flags, Options, Segment, Seq};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Answers to strangers and the fenced that may wait for one poll; more are forgotten: a host limits its resets, too.
+const MAX_ANSWERS: usize = 256;
+/// Events that may wait for the coordinator; more are forgotten, the evidence comes again.
+const MAX_EVENTS: usize = 1_024;
+
+/// A RST or a bare ACK owed to somebody outside any flow.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    pub src: SocketAddr,
+    pub dst: SocketAddr,
+    pub seq: Seq,
+    pub ack: Seq,
+    pub flags: Flags,
+}
+
+/// The shard's shared state.
+#[derive(Debug)]
+pub struct Context {
+    pub spec: EngineSpec,
+    pub stats: Stats,
+    pub budget: Budget,
+    pub events: VecDeque<Event>,
+    pub answers: Vec<Answer>,
+    /// By service and machine: told down.
+    pub down: Vec<Vec<bool>>,
+    /// By service: who serves new flows.
+    pub current: Vec<MachineId>,
+}
+
+impl Context {
+    pub fn new(spec: EngineSpec) -> Self {
+        Self {
+            stats: Stats::default(),
+            budget: Budget::new(spec.limits.total_buffer),
+            events: VecDeque::new(),
+            answers: Vec::new(),
+            down: spec.services.iter().map(|s| vec![false; s.machines.len()]).collect(),
+            current: spec.services.iter().map(|_| MachineId(0)).collect(),
+            spec,
+        }
+    }
+
+    pub fn service(&self, id: ServiceId) -> &ServiceSpec {
+        &self.spec.services[usize::from(id.0)]
+    }
+
+    pub fn machine(&self, service: ServiceId, machine: MachineId) -> &MachineSpec {
+        &self.service(service).machines[usize::from(machine.0)]
+    }
+
+    pub fn is_down(&self, service: ServiceId, machine: MachineId) -> bool {
+        self.down[usize::from(service.0)][usize::from(machine.0)]
+    }
+
+    /// The machines of a service that are up, in takeover order.
+    pub fn up(&self, service: ServiceId) -> impl Iterator<Item = MachineId> + '_ {
+        (0u16..)
+            .zip(&self.down[usize::from(service.0)])
+            .filter(|(_, down)| !**down)
+            .map(|(i, _)| MachineId(i))
+    }
+
+    /// Who serves new flows: the current original while it is up, else the first that is (R16, `first`).
+    pub fn serving(&self, service: ServiceId) -> Option<MachineId> {
+        let current = self.current[usize::from(service.0)];
+        if self.is_down(service, current) {
+            self.up(service).next()
+        } else {
+            Some(current)
+        }
+    }
+
+    /// R4's slack; so large for `"unlimited"` that no position reaches it.
+    pub fn slack(&self, service: ServiceId) -> Pos {
+        match self.service(service).max_lag {
+            MaxLag::Bytes(bytes) => Pos::try_from(bytes).unwrap_or(Pos::MAX / 4).min(Pos::MAX / 4),
+            MaxLag::Unlimited => Pos::MAX / 4,
+        }
+    }
+
+    /// How long a leg may wait for its own machine's output (R23). With a bounded lag it holds the client up, so it must be
+    /// over well before the replica would be evicted for it (R15).
+    pub fn causality_limit(&self, service: ServiceId) -> Micros {
+        match self.service(service).max_lag {
+            MaxLag::Bytes(_) => self.service(service).replica_timeout / 2,
+            MaxLag::Unlimited => self.spec.limits.close_timeout,
+        }
+    }
+
+    /// A fresh estimator for a leg: several tries must fit into `replica_timeout` (R15).
+    pub fn rtt(&self, service: ServiceId) -> Rtt {
+        let floor = (self.service(service).replica_timeout / 4).clamp(10 * MILLISECOND, 200 * MILLISECOND);
+        Rtt::new(floor)
+    }
+
+    pub fn event(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+
+    pub fn suspect(&mut self, service: ServiceId, machine: MachineId, reason: Reason) {
+        self.event(Event::Suspect {
+            machine: MachineRef { service, machine },
+            reason,
+        });
+    }
+
+    pub fn answer(&mut self, answer: Answer) {
+        if self.answers.len() < MAX_ANSWERS {
+            if answer.flags.contains(Flags::RST) {
+                self.stats.count(Counter::ResetsSent);
+            }
+            self.answers.push(answer);
+        }
+    }
+
+    /// Answers a segment that belongs to nothing as RFC 9293 section 3.10.7.1 says; never a RST with a RST.
+    pub fn refuse(&mut self, src: SocketAddr, dst: SocketAddr, seq: Seq, ack: Seq, flags: Flags, seq_len: u32) {
+        if flags.contains(Flags::RST) {
+            return;
+        }
+        let answer = if flags.contains(Flags::ACK) {
+            Answer {
+                src: dst,
+                dst: src,
+                seq: ack,
+                ack: Seq(0),
+                flags: Flags::RST,
+            }
+        } else {
+            Answer {
+                src: dst,
+                dst: src,
+                seq: Seq(0),
+                ack: seq.add(seq_len),
+                flags: Flags::RST | Flags::ACK,
+            }
+        };
+        self.answer(answer);
+    }
+}
+
+impl Answer {
+    pub fn segment(&self) -> Segment<'static> {
+        Segment {
+            src: self.src,
+            dst: self.dst,
+            seq: self.seq,
+            ack: self.ack,
+            flags: self.flags,
+            window: 0,
+            urgent: 0,
+            options: Options::default(),
+            payload: (&[], &[]),
+        }
+    }
+}

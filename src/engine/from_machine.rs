@@ -1,0 +1,311 @@
+//! What machines send: the original's packets on their way to the client, the replicas' into the ghost client (R7).
+
+use super::context::Context;
+use super::flow::{Flow, FlowState};
+use super::gate::Offer;
+use super::leg::{LegState, Mode};
+use super::pos::{Pos, pos_of};
+use super::spec::Micros;
+use super::{Checksum, Counter, DropReason, Verdict};
+use crate::wire::{Editor, Flags, Parsed, SackBlocks};
+
+/// A machine's segment on the flow's number lines.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    v: Pos,
+    end: Pos,
+    u: Pos,
+    edge: Pos,
+    /// Nothing in it but an acknowledgement, and it could repeat the last one (RFC 5681 section 2).
+    pure: bool,
+}
+
+impl Flow {
+    /// A packet of the machine whose leg is `index`.
+    pub fn from_machine(
+        &mut self,
+        cx: &mut Context,
+        now: Micros,
+        checksum: Checksum,
+        index: usize,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        self.seen_at = now;
+        let is_original = index == self.original;
+        match self.legs[index].state {
+            // R13: whoever lost this flow is told so when it speaks, and the client never hears of it.
+            LegState::Gone => {
+                cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+                Verdict::Drop(DropReason::Fenced)
+            }
+            // Our last acknowledgement was lost.
+            LegState::Finished => {
+                self.legs[index].ack_due = true;
+                Verdict::Drop(DropReason::Replica)
+            }
+            LegState::SynSent if is_original => self.original_answers(cx, now, checksum, p, bytes),
+            LegState::SynSent => self.replica_answers(cx, now, index, p),
+            LegState::Open => self.open_machine(cx, now, checksum, index, p, bytes),
+        }
+    }
+
+    fn open_machine(
+        &mut self,
+        cx: &mut Context,
+        now: Micros,
+        checksum: Checksum,
+        index: usize,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        if p.flags.contains(Flags::RST) {
+            return self.machine_resets(cx, now, checksum, index, p, bytes);
+        }
+        if p.flags.contains(Flags::SYN) {
+            return self.syn_ack_again(cx, checksum, index, p, bytes);
+        }
+        let Some(seg) = self.plausible(index, p) else {
+            self.legs[index].ack_due = self.legs[index].mode == Mode::Relayed;
+            return Verdict::Drop(DropReason::Implausible);
+        };
+        if index == self.original {
+            self.from_original(cx, now, checksum, seg, p, bytes)
+        } else {
+            self.from_replica(cx, now, index, seg, p, bytes);
+            Verdict::Drop(DropReason::Replica)
+        }
+    }
+
+    /// R22: the segment's place on the number lines, or `None` if no honest machine could have sent it.
+    fn plausible(&self, index: usize, p: &Parsed) -> Option<Segment> {
+        let leg = &self.legs[index];
+        let v = leg.v_of(p.seq);
+        let end = v + Pos::from(p.seq_len());
+        let u = pos_of(leg.acked(), self.client.isn, p.ack);
+        let slack = 1 + (1i64 << self.client_shift());
+        let fits = p.flags.contains(Flags::ACK)
+            && u <= leg.sender.max().max(1)
+            && u >= 1.max(leg.acked() - (1 << 30))
+            && end <= self.client.edge + slack
+            && v >= 0.max(leg.sent - (1 << 30))
+            && leg.fin.is_none_or(|fin| end <= fin + 1);
+        let edge = u + (Pos::from(p.window) << leg.window_shift);
+        fits.then_some(Segment {
+            v,
+            end,
+            u,
+            edge,
+            pure: v == end && v == leg.sent,
+        })
+    }
+
+    fn note_output(&mut self, index: usize, seg: Segment, p: &Parsed) {
+        let leg = &mut self.legs[index];
+        leg.sent = leg.sent.max(seg.end);
+        if p.flags.contains(Flags::FIN) {
+            leg.fin = Some(seg.end - 1);
+        }
+        if let Some(ts) = p.options.timestamps {
+            leg.note_ts(ts.val);
+        }
+    }
+
+    /// Takes in an acknowledgement; returns whether the machine merely repeated itself.
+    fn note_ack(&mut self, now: Micros, index: usize, seg: Segment, p: &Parsed) -> bool {
+        let isn = self.client.isn;
+        let blocks = p.options.sack;
+        let leg = &mut self.legs[index];
+        let (before, edge_before) = (leg.acked(), leg.sender.edge());
+        let advanced = if leg.mode == Mode::Direct {
+            leg.sender.follow_ack(now, seg.u, seg.edge)
+        } else {
+            let blocks = blocks
+                .as_slice()
+                .iter()
+                .map(|(l, r)| (pos_of(before, isn, *l), pos_of(before, isn, *r)));
+            leg.sender.on_ack(now, seg.u, seg.edge, blocks, seg.pure)
+        };
+        if advanced || seg.edge > edge_before {
+            leg.progress_at = now;
+        }
+        seg.u == before && seg.edge <= edge_before
+    }
+
+    fn from_original(
+        &mut self,
+        cx: &mut Context,
+        now: Micros,
+        checksum: Checksum,
+        seg: Segment,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        self.note_output(self.original, seg, p);
+        let repeats = self.note_ack(now, self.original, seg, p);
+        self.behind_since = None;
+        self.blocks = p.options.sack;
+        let offer = self.offer(cx);
+        // R6: a pure acknowledgement that says nothing new would count as a duplicate.
+        if seg.pure && !self.is_news(offer, seg.u, repeats) {
+            return Verdict::Drop(DropReason::NoNews);
+        }
+        // A recovering original says again what the client has long had: the ghost answers (R7).
+        if self.original().mode == Mode::Relayed && seg.end > seg.v && seg.end <= self.client.acked {
+            self.original_mut().ack_due = true;
+            return Verdict::Drop(DropReason::Relayed);
+        }
+        self.on_to_client(cx, checksum, seg, offer, p, bytes)
+    }
+
+    fn on_to_client(
+        &mut self,
+        cx: &Context,
+        checksum: Checksum,
+        seg: Segment,
+        offer: Offer,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        let window = self.note_offer(offer);
+        self.client.sent = self.client.sent.max(seg.end);
+        let mut ed = Editor::new(bytes, p);
+        ed.set_src(cx.service(self.service).psc);
+        ed.set_dst(self.client.addr);
+        ed.set_seq(self.promised_seq(seg.v));
+        ed.set_ack(self.client_seq(offer.ack));
+        ed.set_window(window);
+        if let Some(mut ts) = p.options.timestamps {
+            ts.val = self.ts_to_client(self.original, ts.val);
+            self.note_echo(ts.ecr);
+            ed.set_timestamps(ts);
+        }
+        self.clip_blocks(&mut ed, p, seg.u, offer.ack);
+        Verdict::Accept {
+            len: ed.finish(checksum.into()),
+        }
+    }
+
+    /// A SYN/ACK on an open leg: the third packet was lost.
+    fn syn_ack_again(
+        &mut self,
+        cx: &Context,
+        checksum: Checksum,
+        index: usize,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        let leg = &mut self.legs[index];
+        if !p.flags.contains(Flags::ACK) || p.seq != leg.isn {
+            return Verdict::Drop(DropReason::Implausible);
+        }
+        if index == self.original && leg.mode == Mode::Direct && p.seq == self.promise.isn {
+            return self.repeat_syn_ack(cx, checksum, p, bytes);
+        }
+        leg.ack_due = true;
+        Verdict::Drop(DropReason::Replica)
+    }
+
+    /// R11, RFC 5961 section 3.2: exact is the end of what the machine has sent, or the acknowledgement that it was last given (it
+    /// answers a segment on a connection that it does not have).
+    fn machine_resets(
+        &mut self,
+        cx: &mut Context,
+        now: Micros,
+        checksum: Checksum,
+        index: usize,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
+        let leg = &self.legs[index];
+        let v = leg.v_of(p.seq);
+        if v != leg.sent && v != leg.told {
+            return Verdict::Drop(DropReason::MisplacedReset);
+        }
+        if index != self.original {
+            cx.stats.count(Counter::LegsRefused);
+            self.drop_leg(index, &mut cx.budget);
+            return Verdict::Drop(DropReason::Replica);
+        }
+        cx.stats.count(Counter::ResetsPassed);
+        let offer = self.offer(cx);
+        let seq = self.promised_seq(self.client.sent.max(v));
+        let half_open = self.is_half_open();
+        self.end_by_reset(cx, now);
+        let mut ed = Editor::new(bytes, p);
+        ed.set_src(cx.service(self.service).psc);
+        ed.set_dst(self.client.addr);
+        ed.set_seq(if half_open { p.seq } else { seq });
+        if p.flags.contains(Flags::ACK) {
+            ed.set_ack(self.client_seq(offer.ack));
+        }
+        ed.truncate_payload(0);
+        if let Some(mut ts) = p.options.timestamps {
+            ts.val = self.ts_to_client(self.original, ts.val);
+            ed.set_timestamps(ts);
+        }
+        Verdict::Accept {
+            len: ed.finish(checksum.into()),
+        }
+    }
+
+    fn replica_answers(&mut self, cx: &mut Context, now: Micros, index: usize, p: &Parsed) -> Verdict {
+        let u = pos_of(1, self.client.isn, p.ack);
+        let acks_syn = p.flags.contains(Flags::ACK) && u == 1;
+        if p.flags.contains(Flags::RST) {
+            if acks_syn {
+                cx.stats.count(Counter::LegsRefused);
+                self.drop_leg(index, &mut cx.budget);
+                return Verdict::Drop(DropReason::Replica);
+            }
+            return Verdict::Drop(DropReason::MisplacedReset);
+        }
+        if p.flags.contains(Flags::SYN) && acks_syn {
+            self.open_replica(cx, now, index, p);
+            return Verdict::Drop(DropReason::Replica);
+        }
+        if p.flags.contains(Flags::ACK) {
+            self.clear_stale(cx, p);
+        }
+        Verdict::Drop(DropReason::Replica)
+    }
+
+    /// R7, R9: a replica's output is kept for a takeover and acknowledged as far as the client has acknowledged the original's.
+    fn from_replica(&mut self, cx: &mut Context, now: Micros, index: usize, seg: Segment, p: &Parsed, bytes: &[u8]) {
+        let repeated = seg.end > seg.v && seg.end <= self.legs[index].sent;
+        let asks = repeated || (seg.v == seg.end && seg.v < self.legs[index].sent);
+        self.note_output(index, seg, p);
+        self.note_ack(now, index, seg, p);
+        if let Some(ts) = p.options.timestamps {
+            self.note_echo(ts.ecr);
+        }
+        let acked = self.client.acked;
+        let over = matches!(self.state, FlowState::Closed { .. } | FlowState::Reset { .. });
+        let limit = cx.spec.limits.flow_buffer;
+        let leg = &mut self.legs[index];
+        leg.ack_due |= asks;
+        leg.cache.advance(acked);
+        if leg.eligible
+            && !over
+            && p.payload_len() > 0
+            && !leg.cache.store(seg.v, p.payload(bytes), limit, &mut cx.budget)
+        {
+            cx.stats.count(Counter::CacheSkipped);
+        }
+    }
+
+    /// The blocks to be repeated with an acknowledgement `ack` of the engine's own making: what the original holds beyond it.
+    #[must_use]
+    pub fn blocks_above(&self, ack: Pos) -> SackBlocks {
+        let mut kept = SackBlocks::default();
+        if self.promise.sack && self.original().mode == Mode::Direct && self.original().acked() == ack {
+            let seq = self.client_seq(ack);
+            for (left, right) in self.blocks.as_slice() {
+                if left.gt(seq) {
+                    kept.push(*left, *right);
+                }
+            }
+        }
+        kept
+    }
+}

@@ -1,0 +1,133 @@
+//! The gate between what machines say and what the client is told: R4 (commitment), R5 (window), R6 (no false news), R8 (SACK).
+
+use super::context::Context;
+use super::flow::Flow;
+use super::leg::Leg;
+use super::pos::{Pos, span, ts_newer, ts_not_before};
+use crate::wire::{Editor, Parsed, Seq};
+
+/// What one flow may buffer when the shard is short of memory (R5).
+const SHORT_LIMIT: usize = 16 << 10;
+
+/// An acknowledgement and a window for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The acknowledged position (u).
+    pub ack: Pos,
+    /// The right edge of the window (u), before it is quantised.
+    pub edge: Pos,
+}
+
+impl Flow {
+    fn replicas(&self) -> impl Iterator<Item = &Leg> {
+        let original = self.original;
+        self.legs
+            .iter()
+            .enumerate()
+            .filter(move |(i, l)| *i != original && l.counts())
+            .map(|(_, l)| l)
+    }
+
+    /// R4 and R5: what the client may be told now; never less than before (I5).
+    #[must_use]
+    pub fn offer(&self, cx: &Context) -> Offer {
+        let slack = cx.slack(self.service);
+        let original = self.original();
+        let (mut ack, mut edge) = (original.acked(), original.sender.edge());
+        for leg in self.replicas() {
+            ack = ack.min(leg.acked() + slack);
+            edge = edge.min(leg.sender.edge() + slack);
+        }
+        if self.must_keep() {
+            edge = edge.min(self.buffer.base() + span(self.buffer_limit(cx)));
+        }
+        Offer {
+            ack: ack.max(self.client.ack_out),
+            edge: edge.max(self.client.edge_out),
+        }
+    }
+
+    /// R5, R18: how many bytes above the lowest one kept the client is invited to send.
+    #[must_use]
+    pub fn buffer_limit(&self, cx: &Context) -> usize {
+        let limit = cx.spec.limits.flow_buffer;
+        if cx.budget.is_short() {
+            limit.min(SHORT_LIMIT)
+        } else {
+            limit
+        }
+    }
+
+    /// The window field that comes nearest to an edge, and the edge that it really says. Rounding may fall short of an edge told
+    /// before by less than one unit of the scale; senders must bear that (RFC 7323 section 2.4).
+    #[must_use]
+    pub fn window_field(&self, offer: Offer) -> (u16, Pos) {
+        let shift = self.promise.wscale.unwrap_or(0);
+        let units = (offer.edge - offer.ack).max(0) >> shift;
+        let field = u16::try_from(units).unwrap_or(u16::MAX);
+        (field, offer.ack + (Pos::from(field) << shift))
+    }
+
+    /// Notes what the client is being told.
+    pub fn note_offer(&mut self, offer: Offer) -> u16 {
+        let (field, edge) = self.window_field(offer);
+        self.client.ack_out = offer.ack;
+        self.client.edge_out = self.client.edge_out.max(edge);
+        field
+    }
+
+    /// R6: whether a pure ACK of the original would tell the client anything. `repeats` says that the machine repeated itself: a
+    /// duplicate acknowledgement, the answer to a probe. It passes unless it is clipped: then what it says about `u` would be
+    /// read as if said about the clipped number.
+    #[must_use]
+    pub fn is_news(&self, offer: Offer, u: Pos, repeats: bool) -> bool {
+        offer.ack > self.client.ack_out
+            || self.window_field(offer).1 > self.client.edge_out
+            || (repeats && u == offer.ack)
+    }
+
+    /// The TSval that leg `index` reaches the client with: `TSval_m + ts_off_m`, never backwards (RFC 7323 section 5).
+    pub fn ts_to_client(&mut self, index: usize, val: u32) -> u32 {
+        let leg = &mut self.legs[index];
+        let offset = *leg.ts_offset.get_or_insert_with(|| {
+            // Fixed when the machine first speaks to the client: its clock goes on where the last machine's had got to.
+            self.client
+                .ts_out
+                .map_or(0, |out| out.wrapping_sub(leg.ts_latest.unwrap_or(val)))
+        });
+        let out = ts_newer(self.client.ts_out, val.wrapping_add(offset));
+        self.client.ts_out = Some(out);
+        out
+    }
+
+    /// Remembers which TSval of the client is to be echoed on what the engine originates; never one that it has not sent.
+    pub fn note_echo(&mut self, ecr: u32) {
+        let latest = self.client.ts_latest.unwrap_or(ecr);
+        let fresh = if ts_not_before(latest, ecr) { ecr } else { latest };
+        self.client.ts_echo = ts_newer(Some(self.client.ts_echo), fresh);
+    }
+
+    /// R8: when the machine's ack `u` is clipped to `ack`, blocks at or below its own ack go: below the clipped number they meant
+    /// "received twice" (RFC 2883), above it they would mean "received, but not what is before".
+    pub fn clip_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, u: Pos, ack: Pos) {
+        if p.options.sack.is_empty() || u == ack {
+            return;
+        }
+        let own = self.client_seq(u);
+        ed.map_sack(|left, right| if right.le(own) { None } else { Some((left, right)) });
+    }
+
+    /// The client's blocks in leg `index`'s numbering, without what that machine has not sent.
+    pub fn map_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, index: usize) {
+        if p.options.sack.is_empty() {
+            return;
+        }
+        let leg = &self.legs[index];
+        let shift = leg.isn.0.wrapping_sub(self.promise.isn.0);
+        let sent = leg.seq_of(leg.sent);
+        ed.map_sack(|left, right| {
+            let (left, right): (Seq, Seq) = (left.add(shift), right.add(shift));
+            right.le(sent).then_some((left, right))
+        });
+    }
+}

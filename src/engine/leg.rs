@@ -1,0 +1,179 @@
+//! One machine's half of a flow.
+
+use super::pos::{Pos, pos_of, seq_of, ts_newer, ts_not_before};
+use super::rtt::Rtt;
+use super::sender::Sender;
+use super::spec::{MachineId, Micros};
+use super::stream::Stream;
+use crate::wire::{Options, Seq};
+
+/// How far a leg has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegState {
+    /// A SYN was sent, or is about to be.
+    SynSent,
+    /// The handshake is done.
+    Open,
+    /// The conversation ended in order, or the engine ended it; what still comes is answered in kind.
+    Finished,
+    /// Refused, evicted, fenced or reset: it takes no part in the flow any more (R13).
+    Gone,
+}
+
+/// Who speaks to the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The client's own packets, translated: the original on the steady path.
+    Direct,
+    /// The engine, out of the send buffer: replicas, and an original that is still recovering.
+    Relayed,
+}
+
+/// State of one leg. Positions u and v as in design section 4.
+#[derive(Debug)]
+pub struct Leg {
+    /// Whose.
+    pub machine: MachineId,
+    /// How far it has come.
+    pub state: LegState,
+    /// Who speaks to it.
+    pub mode: Mode,
+    /// It has proved the options that the client was promised, and is fit to take over.
+    pub eligible: bool,
+    /// Start of the machine's numbering, once open.
+    pub isn: Seq,
+    /// The machine's window shift; 0 without window scaling.
+    pub window_shift: u8,
+    /// Timestamps are in use on this leg.
+    pub timestamps: bool,
+    /// The end of what the machine has sent (v).
+    pub sent: Pos,
+    /// The acknowledgement that it was last given (v).
+    pub told: Pos,
+    /// The right edge of the client's window that it was last given (v).
+    pub told_edge: Pos,
+    /// The largest segment that it and the path to it take, in bytes without options.
+    pub mss: u16,
+    /// Position of its FIN (v).
+    pub fin: Option<Pos>,
+    /// Its latest TSval.
+    pub ts_latest: Option<u32>,
+    /// What is added to its TSval on the way to the client; fixed when it first speaks to the client.
+    pub ts_offset: Option<u32>,
+    /// The client's half as this machine has it: `una` is what it has acknowledged (u).
+    pub sender: Sender,
+    /// Output that the client has not acknowledged (R9).
+    pub cache: Stream,
+    /// An acknowledgement is owed (R7).
+    pub ack_due: bool,
+    /// A resend is due although nothing else has happened.
+    pub work_due: bool,
+    /// A zero-length probe is due: its answer tells how far the machine has sent, or that its window has opened.
+    pub probe_due: bool,
+    /// When `una` or the window's edge last advanced, or the leg was opened.
+    pub progress_at: Micros,
+    /// Since when it holds the client up (R15).
+    pub holding_since: Option<Micros>,
+    /// Since when it waits for the machine's own output (R23).
+    pub blocked_since: Option<Micros>,
+    /// When the machine was last asked how far it has sent.
+    pub asked_at: Micros,
+    /// Its wait was given up: it is fed whatever it has sent (R23).
+    pub unbound: bool,
+    /// When the SYN was last sent; it is repeated after the estimator's timeout.
+    pub syn_sent: Option<Micros>,
+}
+
+impl Leg {
+    /// A leg that is about to be opened.
+    #[must_use]
+    pub fn new(machine: MachineId, mode: Mode, rtt: Rtt, now: Micros) -> Self {
+        Self {
+            machine,
+            state: LegState::SynSent,
+            mode,
+            eligible: false,
+            isn: Seq(0),
+            window_shift: 0,
+            timestamps: false,
+            sent: 0,
+            told: 0,
+            told_edge: 0,
+            mss: 536,
+            fin: None,
+            ts_latest: None,
+            ts_offset: None,
+            sender: Sender::new(rtt),
+            cache: Stream::new(1),
+            ack_due: false,
+            work_due: mode == Mode::Relayed,
+            probe_due: false,
+            progress_at: now,
+            holding_since: None,
+            blocked_since: None,
+            asked_at: now,
+            unbound: false,
+            syn_sent: None,
+        }
+    }
+
+    /// The machine's SYN/ACK: its numbering, its window, what it has agreed to.
+    pub fn open(&mut self, now: Micros, seq: Seq, window: u16, options: &Options, mss: u16) {
+        self.state = LegState::Open;
+        self.isn = seq;
+        self.sent = 1;
+        self.window_shift = options.wscale.unwrap_or(0);
+        self.timestamps = options.timestamps.is_some();
+        self.ts_latest = options.timestamps.map(|t| t.val);
+        // RFC 7323 section 2.2: the window in a SYN/ACK is never scaled.
+        self.mss = mss;
+        // RFC 6691: the MSS option does not count TCP options; a timestamp takes 12 bytes of every segment.
+        let payload = if self.timestamps { mss.saturating_sub(12) } else { mss };
+        self.sender.open(payload, 1 + Pos::from(window));
+        self.progress_at = now;
+    }
+
+    /// It counts for R4 and R5: from its opening until it is refused, evicted or finished.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        matches!(self.state, LegState::SynSent | LegState::Open)
+    }
+    /// It can be spoken to.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.state == LegState::Open
+    }
+    /// What it has acknowledged (u); its SYN counts as acknowledged from the opening on (R4).
+    #[must_use]
+    pub fn acked(&self) -> Pos {
+        self.sender.una().max(1)
+    }
+    /// The position (v) of a sequence number of the machine.
+    #[must_use]
+    pub fn v_of(&self, seq: Seq) -> Pos {
+        pos_of(self.sent, self.isn, seq)
+    }
+    /// The machine's sequence number of a position (v).
+    #[must_use]
+    pub fn seq_of(&self, v: Pos) -> Seq {
+        seq_of(self.isn, v)
+    }
+    /// The position (v) that this machine may be told as acknowledged: nothing that it has not sent (I4).
+    #[must_use]
+    pub fn ack_for(&self, client_acked: Pos) -> Pos {
+        client_acked.min(self.sent).max(self.told)
+    }
+    /// Takes note of the machine's clock.
+    pub fn note_ts(&mut self, val: u32) {
+        self.ts_latest = Some(ts_newer(self.ts_latest, val));
+    }
+    /// The client's TSecr in this machine's clock, never one that it has not sent (design section 4).
+    #[must_use]
+    pub fn ecr_for(&self, client_ecr: u32) -> u32 {
+        let echo = client_ecr.wrapping_sub(self.ts_offset.unwrap_or(0));
+        match self.ts_latest {
+            Some(latest) if !ts_not_before(latest, echo) => latest,
+            _ => echo,
+        }
+    }
+}

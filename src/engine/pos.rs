@@ -1,0 +1,88 @@
+//! Positions on the two number lines of a flow (design section 4).
+//!
+//! A position counts from the SYN (0), the first byte is 1, the FIN is counted. Inside the engine positions are 64-bit and
+//! never wrap; only the wire's sequence numbers do. `u` runs from client to server, `v` from server to client.
+
+use crate::wire::Seq;
+
+/// A position in bytes since the SYN. Signed, so that an old or forged sequence number may lie before the start.
+pub type Pos = i64;
+
+/// The position that `seq` means, given the line's start and a position that it is near to (within 2³¹, RFC 9293 section 3.4).
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "modulo 2³² is meant"
+)]
+pub fn pos_of(near: Pos, start: Seq, seq: Seq) -> Pos {
+    let expected = start.0.wrapping_add(near as u32);
+    near + Pos::from(seq.0.wrapping_sub(expected) as i32)
+}
+
+/// The sequence number of a position.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "modulo 2³² is meant"
+)]
+pub fn seq_of(start: Seq, pos: Pos) -> Seq {
+    Seq(start.0.wrapping_add(pos as u32))
+}
+
+/// A length in bytes as a distance between positions. No packet or buffer comes near 2⁶³ bytes.
+#[must_use]
+pub fn span(len: usize) -> Pos {
+    Pos::try_from(len).unwrap_or(Pos::MAX)
+}
+
+/// A distance between positions as a length; 0 if it is negative.
+#[must_use]
+pub fn length(span: Pos) -> usize {
+    usize::try_from(span).unwrap_or(0)
+}
+
+/// Whether timestamp `a` is not older than `b` (RFC 7323 section 5.2, modulo 2³²).
+#[must_use]
+pub fn ts_not_before(a: u32, b: u32) -> bool {
+    a.wrapping_sub(b) < 1 << 31
+}
+
+/// The newer of a known timestamp and a fresh one.
+#[must_use]
+pub fn ts_newer(known: Option<u32>, fresh: u32) -> u32 {
+    match known {
+        Some(known) if !ts_not_before(fresh, known) => known,
+        _ => fresh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_survive_the_wrap() {
+        let start = Seq(u32::MAX - 9);
+        assert_eq!(pos_of(0, start, start), 0);
+        assert_eq!(pos_of(0, start, Seq(5)), 15);
+        assert_eq!(pos_of(15, start, start), 0);
+        assert_eq!(seq_of(start, 15), Seq(5));
+        // Four times round, still the same place.
+        let far = 4 * (1i64 << 32) + 7;
+        assert_eq!(pos_of(far + 100, start, seq_of(start, far)), far);
+        // Older than the start: negative, never a wild leap forward.
+        assert_eq!(pos_of(0, Seq(100), Seq(90)), -10);
+    }
+
+    #[test]
+    fn timestamps_compare_modulo_2_32() {
+        assert!(ts_not_before(1, u32::MAX));
+        assert!(!ts_not_before(u32::MAX, 1));
+        assert_eq!(ts_newer(Some(u32::MAX), 3), 3);
+        assert_eq!(ts_newer(Some(3), u32::MAX), 3);
+        assert_eq!(ts_newer(None, 9), 9);
+    }
+}

@@ -1,0 +1,320 @@
+//! What the engine says by itself: segments and acknowledgements to legs (R3, R7, R23), acknowledgements to the client (R6).
+
+use super::context::Context;
+use super::flow::{Flow, FlowState};
+use super::gate::Offer;
+use super::leg::{Leg, LegState, Mode};
+use super::outbox::Outbox;
+use super::pos::{Pos, length};
+use super::sender::{Plan, Supply};
+use super::spec::{Micros, ServiceSpec};
+use super::{Counter, Event, MachineRef};
+use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps};
+
+/// A machine that does not answer this many SYNs is given up for this flow.
+const SYN_TRIES: u32 = 6;
+
+impl Flow {
+    /// Everything that is due for this flow, after its packets have had their verdicts.
+    pub fn pump(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
+        for index in 0..self.legs.len() {
+            match (self.legs[index].mode, self.legs[index].state) {
+                (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
+                (Mode::Relayed, LegState::Open) => self.pump_open(cx, now, index, out),
+                (_, LegState::Finished) if self.legs[index].ack_due => self.acknowledge(cx, index, out),
+                _ => {}
+            }
+        }
+        self.tell_client(cx, out);
+        self.trim();
+        self.watch(cx, now);
+        self.advance_close(cx, now, out);
+    }
+
+    fn trim(&mut self) {
+        let lowest = self
+            .legs
+            .iter()
+            .filter(|l| l.counts())
+            .map(Leg::acked)
+            .min()
+            .unwrap_or(self.buffer.end());
+        self.buffer.trim(lowest);
+    }
+
+    // ---- legs ----
+
+    fn pump_syn(&mut self, cx: &mut Context, now: Micros, index: usize, out: &mut Outbox) {
+        if !std::mem::take(&mut self.legs[index].work_due) {
+            return;
+        }
+        if self.legs[index].sender.rtt.backoffs() >= SYN_TRIES {
+            let machine = self.legs[index].machine;
+            cx.stats.count(Counter::LegsEvicted);
+            self.drop_leg(index, &mut cx.budget);
+            cx.event(Event::Evict {
+                machine: MachineRef {
+                    service: self.service,
+                    machine,
+                },
+            });
+            return;
+        }
+        // R1, R2: the client's own numbering, and just the options that the original accepted; before that, the client's.
+        let known = self.state != FlowState::SynSent;
+        let syn = self.client.syn;
+        let timestamps = syn.timestamps.filter(|_| !known || self.promise.timestamps);
+        let options = Options {
+            mss: syn.mss,
+            wscale: syn.wscale.filter(|_| !known || self.promise.wscale.is_some()),
+            sack_permitted: if known { self.promise.sack } else { syn.sack_permitted },
+            timestamps: timestamps.map(|ts| Timestamps {
+                val: self.client.ts_latest.unwrap_or(ts.val),
+                ecr: 0,
+            }),
+            sack: SackBlocks::default(),
+        };
+        let leg = &mut self.legs[index];
+        leg.syn_sent = Some(now);
+        let segment = Segment {
+            src: self.peer,
+            dst: cx.machine(self.service, self.legs[index].machine).addr,
+            seq: self.client.isn,
+            ack: crate::wire::Seq(0),
+            flags: Flags::SYN,
+            window: self.client.syn_window,
+            urgent: 0,
+            options,
+            payload: (&[], &[]),
+        };
+        send(cx, &segment, out);
+    }
+
+    fn pump_open(&mut self, cx: &mut Context, now: Micros, index: usize, out: &mut Outbox) {
+        let supply = self.supply(index);
+        let mut said = false;
+        self.legs[index].work_due = false;
+        while let Some(plan) = self.legs[index].sender.next_segment(now, supply) {
+            self.send_plan(cx, index, plan, out);
+            said = true;
+        }
+        if std::mem::take(&mut self.legs[index].probe_due) {
+            // RFC 9293 section 3.8.6.1; a segment just below what was acknowledged makes any stack say where it stands.
+            let at = self.legs[index].sender.una() - 1;
+            self.send_to_leg(cx, index, at, Flags::ACK, (0, 0), out);
+        }
+        if !said && self.owes_ack(index) {
+            self.acknowledge(cx, index, out);
+        }
+        let leg = &mut self.legs[index];
+        leg.sender.mind_window(now, supply);
+        // R23: since when it waits for its own machine's output.
+        let blocked = leg.sender.nxt() >= supply.end && supply.end < self.buffer.end();
+        leg.blocked_since = if blocked { leg.blocked_since.or(Some(now)) } else { None };
+    }
+
+    fn supply(&self, index: usize) -> Supply {
+        let leg = &self.legs[index];
+        let end = if leg.unbound {
+            self.buffer.end()
+        } else {
+            self.buffer.released(leg.sent)
+        };
+        Supply {
+            end,
+            fin: self.buffer.fin(),
+        }
+    }
+
+    /// R7: whether the machine is owed an acknowledgement, or news of the client's window.
+    fn owes_ack(&self, index: usize) -> bool {
+        let leg = &self.legs[index];
+        let opened = self.client.edge - leg.told_edge;
+        let starved = leg.told_edge - leg.sent < Pos::from(self.promise.mss) && opened > 0;
+        leg.ack_due || leg.ack_for(self.client.acked) > leg.told || starved || opened >= 64 << 10
+    }
+
+    fn acknowledge(&mut self, cx: &mut Context, index: usize, out: &mut Outbox) {
+        cx.stats.count(Counter::GhostAcks);
+        let at = self.legs[index].sender.nxt();
+        self.send_to_leg(cx, index, at, Flags::ACK, (0, 0), out);
+    }
+
+    fn send_plan(&mut self, cx: &mut Context, index: usize, plan: Plan, out: &mut Outbox) {
+        if plan.again {
+            cx.stats.count(Counter::Retransmissions);
+        }
+        let end = plan.from + plan.len;
+        let mut flags = Flags::ACK;
+        // PSH keeps its place, and marks the end of what there is to send, as any sender does (RFC 9293 section 3.9.1.2).
+        if plan.len > 0 && (self.buffer.pushes_in(plan.from, end) || end == self.buffer.end()) {
+            flags = flags | Flags::PSH;
+        }
+        if plan.fin {
+            flags = flags | Flags::FIN;
+        }
+        self.send_to_leg(cx, index, plan.from, flags, (plan.from, length(plan.len)), out);
+    }
+
+    fn send_to_leg(
+        &mut self,
+        cx: &mut Context,
+        index: usize,
+        at: Pos,
+        flags: Flags,
+        (from, len): (Pos, usize),
+        out: &mut Outbox,
+    ) {
+        let (acked, edge, shift) = (self.client.acked, self.client.edge, self.client_shift());
+        let urgent = self.buffer.urgent_after(at).filter(|_| len > 0);
+        let src = self.peer;
+        let seq = self.client_seq(at);
+        let ts_val = self.client.ts_latest.unwrap_or(0);
+        let leg = &mut self.legs[index];
+        leg.told = leg.ack_for(acked);
+        leg.told_edge = edge.max(leg.told_edge);
+        leg.ack_due = false;
+        let segment = Segment {
+            src,
+            dst: cx.machine(self.service, leg.machine).addr,
+            seq,
+            ack: leg.seq_of(leg.told),
+            flags: if urgent.is_some() { flags | Flags::URG } else { flags },
+            window: u16::try_from((leg.told_edge - leg.told).max(0) >> shift).unwrap_or(u16::MAX),
+            urgent: urgent.map_or(0, |end| u16::try_from(end - at).unwrap_or(u16::MAX)),
+            options: Options {
+                timestamps: leg.timestamps.then(|| Timestamps {
+                    val: ts_val,
+                    ecr: leg.ts_latest.unwrap_or(0),
+                }),
+                ..Options::default()
+            },
+            payload: self.buffer.slices(from, len),
+        };
+        send(cx, &segment, out);
+    }
+
+    /// Ends a leg with a RST in its own numbering (R11).
+    pub fn reset_leg(&mut self, cx: &mut Context, index: usize, out: &mut Outbox) {
+        let leg = &self.legs[index];
+        // A RST is obeyed only at the machine's RCV.NXT: what it has acknowledged, if nothing is under way, is just that.
+        let at = leg.acked();
+        cx.stats.count(Counter::ResetsSent);
+        self.send_to_leg(cx, index, at, Flags::RST | Flags::ACK, (0, 0), out);
+        self.drop_leg(index, &mut cx.budget);
+    }
+
+    // ---- client ----
+
+    /// R6: what a replica's progress, a switch of the original, or the client's own question lets the engine say.
+    fn tell_client(&mut self, cx: &mut Context, out: &mut Outbox) {
+        if self.is_half_open() || matches!(self.state, FlowState::Reset { .. }) {
+            return;
+        }
+        let switched = std::mem::take(&mut self.switched);
+        if switched {
+            self.replay(cx, out);
+        }
+        let offer = self.offer(cx);
+        let asked = std::mem::take(&mut self.client.ack_due);
+        if offer.ack > self.client.ack_out || asked || self.opens_window(offer) {
+            cx.stats.count(Counter::ClientAcks);
+            let at = self.client.sent;
+            self.send_to_client(cx, offer, at, Flags::ACK, 0, out);
+        }
+    }
+
+    /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.
+    fn opens_window(&self, offer: Offer) -> bool {
+        let new_edge = self.window_field(offer).1;
+        let left = self.client.edge_out - self.client.ack_out;
+        new_edge - self.client.edge_out >= 2 * Pos::from(self.promise.mss) && left < (new_edge - offer.ack) / 2
+    }
+
+    /// R12: the new original's output that the client has not had, out of the cache.
+    fn replay(&mut self, cx: &mut Context, out: &mut Outbox) {
+        let index = self.original;
+        let from = self.client.sent.max(self.legs[index].cache.base());
+        if from > self.client.sent {
+            return;
+        }
+        let end = self.legs[index].cache.next().min(self.client.edge);
+        let timestamps = if self.promise.timestamps { 12 } else { 0 };
+        let client_mss = self
+            .client
+            .syn
+            .mss
+            .unwrap_or(super::handshake::default_mss(self.client.addr.ip()));
+        let step = Pos::from(client_mss.saturating_sub(timestamps).max(64));
+        let mut at = from;
+        while at < end {
+            let len = step.min(end - at);
+            let offer = self.offer(cx);
+            let last = at + len == end;
+            let flags = if last { Flags::ACK | Flags::PSH } else { Flags::ACK };
+            self.send_to_client(cx, offer, at, flags, length(len), out);
+            at += len;
+        }
+        self.client.sent = self.client.sent.max(at);
+    }
+
+    fn send_to_client(&mut self, cx: &mut Context, offer: Offer, at: Pos, flags: Flags, len: usize, out: &mut Outbox) {
+        let window = self.note_offer(offer);
+        let index = self.original;
+        let timestamps = self.promise.timestamps.then(|| {
+            let val = match self.legs[index].ts_latest {
+                Some(latest) => self.ts_to_client(index, latest),
+                None => self.client.ts_out.unwrap_or(0),
+            };
+            Timestamps {
+                val,
+                ecr: self.client.ts_echo,
+            }
+        });
+        let sack = if len == 0 {
+            self.blocks_above(offer.ack)
+        } else {
+            SackBlocks::default()
+        };
+        let segment = Segment {
+            src: cx.service(self.service).psc,
+            dst: self.client.addr,
+            seq: self.promised_seq(at),
+            ack: self.client_seq(offer.ack),
+            flags,
+            window,
+            urgent: 0,
+            options: Options {
+                timestamps,
+                sack,
+                ..Options::default()
+            },
+            payload: self.legs[index].cache.slices(at, len),
+        };
+        send(cx, &segment, out);
+    }
+
+    /// A RST to the client, exactly placed: nobody is left who could go on.
+    pub fn reset_client(&mut self, cx: &mut Context) {
+        let psc = self.service_spec(cx).psc;
+        cx.answer(super::context::Answer {
+            src: psc,
+            dst: self.client.addr,
+            seq: self.promised_seq(self.client.sent),
+            ack: self.client_seq(self.client.ack_out),
+            flags: Flags::RST | Flags::ACK,
+        });
+    }
+
+    fn service_spec<'a>(&self, cx: &'a Context) -> &'a ServiceSpec {
+        cx.service(self.service)
+    }
+}
+
+/// Appends a packet to the outbox.
+pub fn send(cx: &mut Context, segment: &Segment<'_>, out: &mut Outbox) {
+    cx.stats.count(Counter::Originated);
+    let room = out.push(segment.dst.ip(), segment.len());
+    let written = segment.write(room);
+    debug_assert!(written, "the room was made for this segment");
+}

@@ -1,0 +1,100 @@
+//! Round-trip time and retransmission timeout (RFC 6298).
+
+use super::spec::{Micros, SECOND};
+
+/// RFC 6298 (2.5): an upper bound must be at least 60 seconds.
+const RTO_MAX: Micros = 60 * SECOND;
+/// Clock granularity G of RFC 6298: the engine's microseconds are exact, its wake-ups are not.
+const GRANULARITY: Micros = 1_000;
+
+/// SRTT, RTTVAR and RTO of one leg.
+#[derive(Clone, Copy, Debug)]
+pub struct Rtt {
+    smoothed: Option<Micros>,
+    variation: Micros,
+    floor: Micros,
+    backoff: u32,
+}
+
+impl Rtt {
+    /// Nothing measured yet. `floor` is the least RTO, and the first one: RFC 6298 (2.4) advises one second for the Internet;
+    /// between the engine and its machines a replica must be given several tries within `replica_timeout` (R15).
+    #[must_use]
+    pub fn new(floor: Micros) -> Self {
+        Self {
+            smoothed: None,
+            variation: 0,
+            floor,
+            backoff: 0,
+        }
+    }
+
+    /// Takes a measurement of a segment that was sent only once (Karn's algorithm is the caller's part).
+    pub fn sample(&mut self, rtt: Micros) {
+        match self.smoothed {
+            // RFC 6298 (2.2)
+            None => {
+                self.smoothed = Some(rtt);
+                self.variation = rtt / 2;
+            }
+            // RFC 6298 (2.3): alpha = 1/8, beta = 1/4
+            Some(smoothed) => {
+                self.variation = (3 * self.variation + smoothed.abs_diff(rtt)) / 4;
+                self.smoothed = Some((7 * smoothed + rtt) / 8);
+            }
+        }
+    }
+
+    /// Smoothed round-trip time in microseconds, once measured.
+    #[must_use]
+    pub fn smoothed(&self) -> Option<Micros> {
+        self.smoothed
+    }
+
+    /// The retransmission timeout in microseconds, backed off as often as it has expired.
+    #[must_use]
+    pub fn timeout(&self) -> Micros {
+        let base = self
+            .smoothed
+            .map_or(self.floor, |s| s + GRANULARITY.max(4 * self.variation))
+            .max(self.floor);
+        base.saturating_mul(1 << self.backoff.min(16)).min(RTO_MAX)
+    }
+
+    /// RFC 6298 (5.5): the timer expired.
+    pub fn back_off(&mut self) {
+        self.backoff = (self.backoff + 1).min(16);
+    }
+
+    /// New data was acknowledged.
+    pub fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// How often the timer has expired since the last progress.
+    #[must_use]
+    pub fn backoffs(&self) -> u32 {
+        self.backoff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeout_follows_rfc_6298() {
+        let mut rtt = Rtt::new(10_000);
+        assert_eq!(rtt.timeout(), 10_000);
+        rtt.sample(8_000);
+        assert_eq!((rtt.smoothed(), rtt.timeout()), (Some(8_000), 8_000 + 4 * 4_000));
+        rtt.sample(16_000);
+        assert_eq!((rtt.smoothed(), rtt.timeout()), (Some(9_000), 9_000 + 4 * 5_000));
+        rtt.back_off();
+        assert_eq!(rtt.timeout(), 58_000);
+        (0..40).for_each(|_| rtt.back_off());
+        assert_eq!(rtt.timeout(), RTO_MAX);
+        rtt.reset_backoff();
+        assert_eq!(rtt.timeout(), 29_000);
+    }
+}

@@ -1,0 +1,225 @@
+//! The send buffer (R3): the client's bytes from the lowest position that a live leg has not acknowledged.
+//!
+//! It also knows where the client's PSH, URG and FIN were, and what the client had acknowledged when it sent each piece (R23).
+
+use super::pos::{Pos, span};
+use super::stream::{Budget, Stream};
+use std::collections::VecDeque;
+
+/// How many changes of the client's acknowledgement one buffer remembers; beyond it packets are dropped and come again.
+const MAX_MARKS: usize = 8_192;
+/// How many PSH positions are remembered; losing the oldest costs a receiver a hint.
+const MAX_PUSHES: usize = 32;
+
+/// What a client's segment carries besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Piece {
+    /// Position of the first byte (u).
+    pub at: Pos,
+    /// What the client had acknowledged when it sent the segment (v).
+    pub acked: Pos,
+    /// PSH was set.
+    pub push: bool,
+    /// FIN was set.
+    pub fin: bool,
+    /// End of urgent data (u), if URG was set.
+    pub urgent: Option<Pos>,
+}
+
+/// The client's half of a flow.
+#[derive(Debug)]
+pub struct SendBuffer {
+    stream: Stream,
+    fin: Option<Pos>,
+    urgent: Option<Pos>,
+    /// From `.0` (u) on, bytes may go to a leg that has sent at least `.1` (v); both ascend (R23).
+    marks: VecDeque<(Pos, Pos)>,
+    /// The highest v that a segment beyond a hole acknowledged.
+    island_acked: Pos,
+    pushes: VecDeque<Pos>,
+}
+
+impl Default for SendBuffer {
+    fn default() -> Self {
+        Self {
+            stream: Stream::new(1),
+            fin: None,
+            urgent: None,
+            marks: VecDeque::new(),
+            island_acked: 0,
+            pushes: VecDeque::new(),
+        }
+    }
+}
+
+impl SendBuffer {
+    /// The end of the client's stream as far as it is whole, the FIN counted: what a receiver would call RCV.NXT.
+    #[must_use]
+    pub fn end(&self) -> Pos {
+        self.stream.next() + Pos::from(self.fin == Some(self.stream.next()))
+    }
+    /// The lowest byte kept.
+    #[must_use]
+    pub fn base(&self) -> Pos {
+        self.stream.base()
+    }
+    /// Position of the client's FIN, if it was seen.
+    #[must_use]
+    pub fn fin(&self) -> Option<Pos> {
+        self.fin
+    }
+    /// Whether the client has said all that it will.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.fin == Some(self.stream.next())
+    }
+    /// End of the client's urgent data, if any lies beyond `from`.
+    #[must_use]
+    pub fn urgent_after(&self, from: Pos) -> Option<Pos> {
+        self.urgent.filter(|end| *end > from)
+    }
+    /// Whether the client set PSH on a byte in `[from, to)`.
+    #[must_use]
+    pub fn pushes_in(&self, from: Pos, to: Pos) -> bool {
+        self.pushes.iter().any(|p| from < *p && *p <= to)
+    }
+    /// The bytes `[from, from + len)` as two slices.
+    #[must_use]
+    pub fn slices(&self, from: Pos, len: usize) -> (&[u8], &[u8]) {
+        self.stream.slices(from, len)
+    }
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.stream.capacity()
+    }
+
+    /// Keeps a piece of the client's stream; false, and nothing changed, if a limit forbids it (R18).
+    pub fn store(&mut self, piece: Piece, bytes: &[u8], limit: usize, budget: &mut Budget) -> bool {
+        let before = self.end();
+        if self.marks.len() >= MAX_MARKS || !self.stream.store(piece.at, bytes, limit, budget) {
+            return false;
+        }
+        self.note(piece, piece.at + span(bytes.len()), before);
+        true
+    }
+
+    /// Follows the stream without keeping it: nobody is left who could ask for it.
+    pub fn pass(&mut self, piece: Piece, len: usize) {
+        let end = piece.at + span(len);
+        if end > self.stream.next() {
+            self.stream.advance(end);
+        }
+        if piece.fin {
+            self.fin = self.fin.or(Some(end));
+        }
+        self.trim(self.stream.next());
+    }
+
+    fn note(&mut self, piece: Piece, end: Pos, before: Pos) {
+        if piece.fin {
+            self.fin = self.fin.or(Some(end));
+        }
+        if piece.urgent.is_some() {
+            self.urgent = self.urgent.max(piece.urgent);
+        }
+        if piece.push && end > before && self.pushes.back().is_none_or(|p| *p < end) {
+            if self.pushes.len() >= MAX_PUSHES {
+                self.pushes.pop_front();
+            }
+            self.pushes.push_back(end);
+        }
+        if self.end() > before {
+            // What fills a hole releases what waited behind it, so it carries the latest acknowledgement of them all. The original
+            // had not seen the missing bytes either, so none of that output depends on them: no leg can wait for itself.
+            let acked = piece.acked.max(self.island_acked);
+            if self.marks.back().is_none_or(|m| m.1 < acked) {
+                self.marks.push_back((before, acked));
+            }
+        }
+        self.island_acked = if self.stream.has_islands() {
+            self.island_acked.max(piece.acked)
+        } else {
+            0
+        };
+    }
+
+    /// How far a leg that has sent `sent` (v) may be fed (R23).
+    #[must_use]
+    pub fn released(&self, sent: Pos) -> Pos {
+        let next = self.marks.partition_point(|m| m.1 <= sent);
+        self.marks.get(next).map_or(self.end(), |m| m.0)
+    }
+
+    /// Forgets what every live leg has acknowledged.
+    pub fn trim(&mut self, to: Pos) {
+        self.stream.advance(to.min(self.stream.next()));
+        while self.marks.len() > 1 && self.marks[1].0 <= to {
+            self.marks.pop_front();
+        }
+        while self.pushes.front().is_some_and(|p| *p <= to) {
+            self.pushes.pop_front();
+        }
+    }
+
+    /// Gives the memory back if nothing is kept.
+    pub fn shrink(&mut self, budget: &mut Budget) {
+        if self.stream.base() == self.stream.next() && !self.stream.has_islands() {
+            self.stream.release(budget);
+            self.marks.shrink_to_fit();
+        }
+    }
+
+    /// Gives the memory back, whatever is kept.
+    pub fn release(&mut self, budget: &mut Budget) {
+        self.stream.release(budget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(at: Pos, acked: Pos) -> Piece {
+        Piece {
+            at,
+            acked,
+            ..Piece::default()
+        }
+    }
+
+    #[test]
+    fn a_byte_waits_for_what_the_client_had_read() {
+        let (mut b, mut budget) = (SendBuffer::default(), Budget::new(1 << 20));
+        assert!(b.store(piece(1, 1), b"GET", 1 << 20, &mut budget));
+        assert!(b.store(piece(4, 500), b"GET", 1 << 20, &mut budget));
+        assert_eq!((b.released(1), b.released(499), b.released(500)), (4, 4, 7));
+        b.trim(4);
+        assert_eq!((b.released(1), b.released(500)), (4, 7));
+    }
+
+    #[test]
+    fn pieces_behind_a_hole_wait_for_the_latest_of_them() {
+        let (mut b, mut budget) = (SendBuffer::default(), Budget::new(1 << 20));
+        assert!(b.store(piece(4, 20), b"def", 1 << 20, &mut budget));
+        assert!(b.store(piece(1, 10), b"abc", 1 << 20, &mut budget));
+        assert_eq!((b.released(10), b.released(20)), (1, 7));
+    }
+
+    #[test]
+    fn a_fin_is_a_position() {
+        let (mut b, mut budget) = (SendBuffer::default(), Budget::new(1 << 20));
+        assert!(b.store(
+            Piece {
+                fin: true,
+                ..piece(3, 1)
+            },
+            b"cd",
+            1 << 20,
+            &mut budget
+        ));
+        assert!(!b.is_complete());
+        assert!(b.store(piece(1, 1), b"ab", 1 << 20, &mut budget));
+        assert_eq!((b.end(), b.fin(), b.is_complete()), (6, Some(5), true));
+    }
+}

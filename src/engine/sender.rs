@@ -1,0 +1,577 @@
+//! The TCP sender of a leg (R3): what to send when, within the machine's window and a NewReno congestion window.
+//!
+//! It knows positions only, no bytes and no packets. Timers, one at a time:
+//!
+//! - *retransmission* (RFC 6298): armed while something is unacknowledged; everything from `una` on is sent again, slowly.
+//! - *tail probe* (in the spirit of RFC 8985 section 7): once before the first retransmission timeout of a flight, after two round
+//!   trips, the last segment is sent again, so that the loss of a tail costs milliseconds and not the timeout's floor.
+//! - *persist* (RFC 9293 section 3.8.6.1): armed while the window is closed and something waits; probes until it opens.
+
+use super::pos::Pos;
+use super::ranges::Ranges;
+use super::rtt::Rtt;
+use super::spec::{MILLISECOND, Micros};
+
+/// RFC 6928: the initial window in segments.
+const INITIAL_WINDOW: Pos = 10;
+/// RFC 5681 section 3.2: duplicate acknowledgements that mean a loss.
+const DUP_THRESHOLD: u32 = 3;
+/// The least wait for a tail probe: a machine may need that long to be scheduled.
+const TAIL_FLOOR: Micros = 10 * MILLISECOND;
+/// The longest wait between two window probes; the gate may hang on this window.
+const PERSIST_MAX: Micros = 500 * MILLISECOND;
+/// No congestion window grows past this many bytes: no buffer does either.
+const CWND_MAX: Pos = 64 << 20;
+
+/// One segment that should go out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Position of its first byte (or of the FIN).
+    pub from: Pos,
+    /// Payload bytes.
+    pub len: Pos,
+    /// It ends with the FIN.
+    pub fin: bool,
+    /// It has been sent before.
+    pub again: bool,
+}
+
+/// What a timer's expiry asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Nothing was due.
+    None,
+    /// Call [`Sender::next_segment`]: something is to be sent again.
+    Resend,
+    /// Send a window probe.
+    Probe,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    Retransmit(Micros),
+    Tail(Micros),
+    Persist(Micros),
+}
+
+/// What there is to send.
+#[derive(Clone, Copy, Debug)]
+pub struct Supply {
+    /// End of what may be sent now, the FIN counted.
+    pub end: Pos,
+    /// Position of the FIN, if the client has sent it.
+    pub fin: Option<Pos>,
+}
+
+/// Sender state of one leg. Positions are u; SYN = 0.
+#[derive(Debug)]
+pub struct Sender {
+    una: Pos,
+    nxt: Pos,
+    max: Pos,
+    edge: Pos,
+    mss: Pos,
+    cwnd: Pos,
+    ssthresh: Pos,
+    dup_acks: u32,
+    /// Fast recovery lasts until this position is acknowledged (RFC 6582).
+    recover: Option<Pos>,
+    /// Duplicate acknowledgements below this are echoes of a go-back-N, not news of a loss (RFC 6582 section 3.2, step 1).
+    timed_out_at: Pos,
+    /// What was retransmitted in this recovery.
+    high_rxt: Pos,
+    hole_due: bool,
+    tail_due: bool,
+    tail_probed: bool,
+    sacked: Ranges,
+    timed: Option<(Pos, Micros)>,
+    timer: Option<Timer>,
+    /// Round-trip time to the machine.
+    pub rtt: Rtt,
+}
+
+impl Sender {
+    /// A leg whose SYN is acknowledged. `mss` is the payload of a full segment in bytes; `edge` the first window's end.
+    #[must_use]
+    pub fn new(rtt: Rtt) -> Self {
+        Self {
+            una: 0,
+            nxt: 0,
+            max: 0,
+            edge: 1,
+            mss: 536,
+            cwnd: INITIAL_WINDOW * 536,
+            ssthresh: CWND_MAX,
+            dup_acks: 0,
+            recover: None,
+            timed_out_at: 0,
+            high_rxt: 0,
+            hole_due: false,
+            tail_due: false,
+            tail_probed: false,
+            sacked: Ranges::default(),
+            timed: None,
+            timer: None,
+            rtt,
+        }
+    }
+
+    /// The SYN was acknowledged: the stream starts.
+    pub fn open(&mut self, mss: u16, edge: Pos) {
+        self.mss = Pos::from(mss.max(1));
+        self.cwnd = INITIAL_WINDOW * self.mss;
+        (self.una, self.nxt, self.max) = (self.una.max(1), self.nxt.max(1), self.max.max(1));
+        self.edge = self.edge.max(edge);
+        self.timer = None;
+    }
+
+    /// The lowest position that the machine has not acknowledged.
+    #[must_use]
+    pub fn una(&self) -> Pos {
+        self.una
+    }
+    /// The next position to send.
+    #[must_use]
+    pub fn nxt(&self) -> Pos {
+        self.nxt
+    }
+    /// The end of all that was ever sent.
+    #[must_use]
+    pub fn max(&self) -> Pos {
+        self.max
+    }
+    /// The right edge of the machine's window.
+    #[must_use]
+    pub fn edge(&self) -> Pos {
+        self.edge
+    }
+    /// Payload bytes of a full segment.
+    #[must_use]
+    pub fn mss(&self) -> Pos {
+        self.mss
+    }
+    /// When [`Sender::on_timer`] wants to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Micros> {
+        self.timer.map(|t| match t {
+            Timer::Retransmit(at) | Timer::Tail(at) | Timer::Persist(at) => at,
+        })
+    }
+
+    /// Somebody else (the forwarded client) has sent up to `end`: only follow.
+    pub fn follow_sent(&mut self, now: Micros, from: Pos, end: Pos) {
+        if end > self.max {
+            if self.timed.is_none() && from >= self.max {
+                self.timed = Some((end, now));
+            }
+            self.max = end;
+            self.nxt = end;
+        } else if end > from {
+            // Karn: what was sent twice is no measure.
+            self.timed = None;
+        }
+    }
+
+    /// An acknowledgement for somebody else's segments: only follow. Returns whether it advanced.
+    pub fn follow_ack(&mut self, now: Micros, ack: Pos, edge: Pos) -> bool {
+        let advanced = self.advance_una(now, ack);
+        self.edge = self.edge.max(edge);
+        self.timer = None;
+        advanced
+    }
+
+    /// The sender's own work begins where a forwarded client left off (R12).
+    pub fn take_over(&mut self, now: Micros) {
+        self.timed = None;
+        self.arm(now);
+    }
+
+    /// The forwarded client sends from here on.
+    pub fn hand_back(&mut self) {
+        self.timer = None;
+        self.hole_due = false;
+        self.tail_due = false;
+        self.recover = None;
+    }
+
+    fn advance_una(&mut self, now: Micros, ack: Pos) -> bool {
+        if ack <= self.una {
+            return false;
+        }
+        self.una = ack;
+        self.nxt = self.nxt.max(ack);
+        self.max = self.max.max(ack);
+        self.sacked.trim(ack);
+        if let Some((end, sent_at)) = self.timed
+            && ack >= end
+        {
+            self.rtt.sample(now.saturating_sub(sent_at));
+            self.timed = None;
+        }
+        self.rtt.reset_backoff();
+        true
+    }
+
+    fn outstanding(&self) -> Pos {
+        let left_the_network = if self.sacked.is_empty() {
+            // RFC 5681 section 3.2: each duplicate acknowledgement means that a segment has left the network.
+            Pos::from(self.recover.map_or(0, |_| self.dup_acks)) * self.mss
+        } else {
+            self.sacked.total()
+        };
+        (self.nxt - self.una - left_the_network).max(0)
+    }
+
+    /// An acknowledgement by the machine. `repeats` says that the segment could be a duplicate acknowledgement: no payload, no
+    /// SYN or FIN (RFC 5681 section 2). Blocks are what it acknowledges selectively. Returns whether `una` or the edge advanced.
+    pub fn on_ack(
+        &mut self,
+        now: Micros,
+        ack: Pos,
+        edge: Pos,
+        blocks: impl Iterator<Item = (Pos, Pos)>,
+        repeats: bool,
+    ) -> bool {
+        let moved_edge = edge > self.edge;
+        self.edge = self.edge.max(edge);
+        for (from, to) in blocks {
+            if from >= self.una.max(ack) && to <= self.max {
+                self.sacked.insert(from, to);
+            }
+        }
+        let before = self.una;
+        if self.advance_una(now, ack) {
+            self.on_progress(now, ack - before);
+        } else if repeats && ack == self.una && self.una < self.max && !moved_edge {
+            self.on_duplicate();
+        }
+        if moved_edge && matches!(self.timer, Some(Timer::Persist(_))) {
+            self.timer = None;
+        }
+        ack > before || moved_edge
+    }
+
+    fn on_progress(&mut self, now: Micros, acked: Pos) {
+        self.tail_probed = false;
+        match self.recover {
+            // RFC 6582 section 3.2: a full acknowledgement ends recovery ...
+            Some(recover) if self.una >= recover => {
+                self.recover = None;
+                self.dup_acks = 0;
+                self.cwnd = self.ssthresh.min(self.outstanding().max(self.mss) + self.mss);
+            }
+            // ... a partial one means that the next hole is lost, too.
+            Some(_) => {
+                self.high_rxt = self.high_rxt.max(self.una);
+                self.hole_due = true;
+                self.dup_acks = 0;
+            }
+            None => {
+                self.dup_acks = 0;
+                // RFC 5681 section 3.1: slow start, then congestion avoidance, by bytes acknowledged (RFC 3465, L = 2).
+                let step = if self.cwnd < self.ssthresh {
+                    acked.min(2 * self.mss)
+                } else {
+                    (self.mss * self.mss / self.cwnd.max(1)).max(1)
+                };
+                self.cwnd = (self.cwnd + step).min(CWND_MAX);
+            }
+        }
+        self.timer = None;
+        self.arm(now);
+    }
+
+    fn on_duplicate(&mut self) {
+        self.dup_acks += 1;
+        let lost = self.dup_acks >= DUP_THRESHOLD || self.sacked.total() >= Pos::from(DUP_THRESHOLD) * self.mss;
+        match self.recover {
+            Some(_) => self.hole_due |= !self.sacked.is_empty(),
+            None if lost && self.una >= self.timed_out_at => {
+                self.ssthresh = (self.outstanding() / 2).max(2 * self.mss);
+                self.cwnd = self.ssthresh;
+                self.recover = Some(self.max);
+                self.high_rxt = self.una;
+                self.hole_due = true;
+                self.timed = None;
+            }
+            None => {}
+        }
+    }
+
+    /// The next segment that should go out now, if any: call until `None`.
+    pub fn next_segment(&mut self, now: Micros, supply: Supply) -> Option<Plan> {
+        let plan = self.due_again(supply).or_else(|| self.due_new(now, supply))?;
+        self.arm(now);
+        Some(plan)
+    }
+
+    fn plan(&self, from: Pos, end: Pos, supply: Supply) -> Plan {
+        let fin = supply.fin.is_some_and(|fin| from <= fin && fin < end);
+        Plan {
+            from,
+            len: end - from - Pos::from(fin),
+            fin,
+            again: from < self.max,
+        }
+    }
+
+    fn due_again(&mut self, supply: Supply) -> Option<Plan> {
+        if std::mem::take(&mut self.hole_due) && self.recover.is_some() {
+            let from = self.sacked.skip(self.high_rxt.max(self.una));
+            let limit = self
+                .sacked
+                .highest()
+                .unwrap_or(self.una + 1)
+                .min(self.max)
+                .min(supply.end);
+            if from < limit || (from == self.una && from < self.max.min(supply.end)) {
+                let end = self.hole_end(from, supply);
+                self.high_rxt = end;
+                return Some(self.plan(from, end, supply));
+            }
+        }
+        if std::mem::take(&mut self.tail_due) {
+            let end = self.max.min(supply.end);
+            let from = (end - self.mss).max(self.una);
+            if from < end {
+                return Some(self.plan(from, end, supply));
+            }
+        }
+        None
+    }
+
+    fn hole_end(&self, from: Pos, supply: Supply) -> Pos {
+        let end = (from + self.mss).min(self.max).min(supply.end);
+        self.sacked.next_start(from).map_or(end, |start| end.min(start))
+    }
+
+    fn due_new(&mut self, now: Micros, supply: Supply) -> Option<Plan> {
+        if self.nxt < self.max {
+            self.nxt = self.sacked.skip(self.nxt);
+        }
+        let from = self.nxt;
+        let usable = self.edge.min(supply.end);
+        if from >= usable {
+            return None;
+        }
+        let mut end = (from + self.mss).min(usable);
+        if from < self.max {
+            end = self.hole_end(from, supply).min(usable);
+        }
+        let in_flight = self.outstanding();
+        // RFC 9293 section 3.8.6.2.1, sender's silly window avoidance: a small segment only if it is all there is.
+        let cut_by_window = end - from < self.mss && end < supply.end && from >= self.max;
+        if in_flight > 0 && (in_flight + (end - from) > self.cwnd || cut_by_window) {
+            return None;
+        }
+        let plan = self.plan(from, end, supply);
+        if plan.again {
+            self.timed = None;
+        } else if self.timed.is_none() {
+            self.timed = Some((end, now));
+        }
+        self.nxt = end;
+        self.max = self.max.max(end);
+        Some(plan)
+    }
+
+    /// Arms what should run: after sending, after an acknowledgement, or when a closed window leaves something waiting.
+    fn arm(&mut self, now: Micros) {
+        if matches!(self.timer, Some(Timer::Retransmit(_) | Timer::Tail(_))) {
+            return;
+        }
+        if self.una >= self.max {
+            return;
+        }
+        let timeout = now + self.rtt.timeout();
+        self.timer = Some(match self.rtt.smoothed() {
+            Some(smoothed) if !self.tail_probed && self.rtt.backoffs() == 0 => {
+                Timer::Tail((now + (2 * smoothed).max(TAIL_FLOOR)).min(timeout))
+            }
+            _ => Timer::Retransmit(timeout),
+        });
+    }
+
+    /// Keeps the persist timer running exactly while something waits, nothing is in flight and the window is closed.
+    pub fn mind_window(&mut self, now: Micros, supply: Supply) {
+        let blocked = self.una >= self.max && self.edge <= self.nxt && supply.end > self.nxt;
+        match self.timer {
+            None if blocked => self.timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX))),
+            Some(Timer::Persist(_)) if !blocked => self.timer = None,
+            _ => {}
+        }
+    }
+
+    /// A deadline may have passed.
+    pub fn on_timer(&mut self, now: Micros) -> Expiry {
+        match self.timer {
+            Some(Timer::Tail(at)) if at <= now => {
+                self.tail_probed = true;
+                self.tail_due = true;
+                self.timed = None;
+                self.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
+                Expiry::Resend
+            }
+            Some(Timer::Retransmit(at)) if at <= now => {
+                self.on_timeout(now);
+                Expiry::Resend
+            }
+            Some(Timer::Persist(at)) if at <= now => {
+                self.rtt.back_off();
+                self.timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX)));
+                Expiry::Probe
+            }
+            _ => Expiry::None,
+        }
+    }
+
+    fn on_timeout(&mut self, now: Micros) {
+        if self.rtt.backoffs() == 0 {
+            // RFC 5681 section 3.1, equation 4
+            self.ssthresh = (self.outstanding() / 2).max(2 * self.mss);
+        }
+        self.cwnd = self.mss;
+        self.recover = None;
+        self.dup_acks = 0;
+        self.hole_due = false;
+        self.timed = None;
+        self.timed_out_at = self.max;
+        // RFC 2018 section 8: after a timeout, what was selectively acknowledged may have been thrown away.
+        self.sacked.clear();
+        self.nxt = self.una;
+        self.rtt.back_off();
+        self.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_BLOCKS: [(Pos, Pos); 0] = [];
+
+    /// A sender with 1,000-byte segments, an open window and `n` segments to send.
+    fn sender(n: Pos) -> (Sender, Supply) {
+        let mut s = Sender::new(Rtt::new(50_000));
+        s.open(1_000, 1 << 20);
+        (
+            s,
+            Supply {
+                end: 1 + 1_000 * n,
+                fin: None,
+            },
+        )
+    }
+
+    fn drain(s: &mut Sender, now: Micros, supply: Supply) -> Vec<(Pos, Pos)> {
+        std::iter::from_fn(|| s.next_segment(now, supply))
+            .map(|p| (p.from, p.len))
+            .collect()
+    }
+
+    #[test]
+    fn ten_segments_then_two_for_each_acknowledged() {
+        let (mut s, all) = sender(40);
+        assert_eq!(drain(&mut s, 0, all).len(), 10);
+        s.on_ack(1_000, 2_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(drain(&mut s, 1_000, all).len(), 4);
+        assert_eq!(s.rtt.smoothed(), Some(1_000), "the timed segment is the first");
+    }
+
+    #[test]
+    fn three_duplicates_resend_the_hole_and_recovery_ends() {
+        let (mut s, all) = sender(10);
+        drain(&mut s, 0, all);
+        s.on_ack(1_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        for _ in 0..2 {
+            s.on_ack(1_100, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+            assert_eq!(drain(&mut s, 1_100, all), []);
+        }
+        s.on_ack(1_200, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(drain(&mut s, 1_200, all), [(1_001, 1_000)]);
+        // A partial acknowledgement: the next hole at once.
+        s.on_ack(1_300, 4_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(drain(&mut s, 1_300, all), [(4_001, 1_000)]);
+        s.on_ack(1_400, 10_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!((s.una(), s.deadline()), (10_001, None));
+    }
+
+    #[test]
+    fn selective_acknowledgements_spare_what_has_arrived() {
+        let (mut s, all) = sender(10);
+        drain(&mut s, 0, all);
+        s.on_ack(1_000, 1_001, 1 << 20, [(2_001, 5_001)].into_iter(), false);
+        s.on_ack(
+            1_000,
+            1_001,
+            1 << 20,
+            [(2_001, 5_001), (6_001, 10_001)].into_iter(),
+            true,
+        );
+        assert_eq!(drain(&mut s, 1_000, all), [(1_001, 1_000)]);
+        s.on_ack(1_100, 5_001, 1 << 20, [(6_001, 10_001)].into_iter(), true);
+        assert_eq!(drain(&mut s, 1_100, all), [(5_001, 1_000)]);
+    }
+
+    #[test]
+    fn a_lost_tail_is_probed_then_timed_out() {
+        let (mut s, all) = sender(2);
+        drain(&mut s, 0, all);
+        s.on_ack(1_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(s.deadline(), Some(1_000 + TAIL_FLOOR));
+        assert_eq!(s.on_timer(11_000), Expiry::Resend);
+        assert_eq!(drain(&mut s, 11_000, all), [(1_001, 1_000)]);
+        assert_eq!(s.on_timer(61_000), Expiry::Resend);
+        assert_eq!(drain(&mut s, 61_000, all), [(1_001, 1_000)]);
+        assert_eq!(s.deadline(), Some(161_000), "backed off (RFC 6298 5.5)");
+    }
+
+    #[test]
+    fn a_closed_window_is_probed_until_it_opens() {
+        let (mut s, _) = sender(0);
+        let more = Supply {
+            end: (1 << 20) + 10,
+            fin: None,
+        };
+        s.una = 1 << 20;
+        (s.nxt, s.max) = (s.una, s.una);
+        assert_eq!(drain(&mut s, 0, more), []);
+        s.mind_window(0, more);
+        assert_eq!(s.on_timer(50_000), Expiry::Probe);
+        s.on_ack(51_000, 1 << 20, (1 << 20) + 10, NO_BLOCKS.into_iter(), true);
+        assert_eq!(drain(&mut s, 51_000, more), [(1 << 20, 10)]);
+    }
+
+    #[test]
+    fn the_fin_is_sent_with_the_last_byte_or_alone() {
+        let (mut s, _) = sender(1);
+        let with_fin = Supply {
+            end: 502,
+            fin: Some(501),
+        };
+        assert_eq!(
+            s.next_segment(0, with_fin),
+            Some(Plan {
+                from: 1,
+                len: 500,
+                fin: true,
+                again: false
+            })
+        );
+        let (mut s, data) = sender(1);
+        drain(&mut s, 0, data);
+        let with_fin = Supply {
+            end: 1_002,
+            fin: Some(1_001),
+        };
+        assert_eq!(
+            s.next_segment(0, with_fin),
+            Some(Plan {
+                from: 1_001,
+                len: 0,
+                fin: true,
+                again: false
+            })
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Which flow a packet belongs to, and which server-side ports are taken.
+
+use super::ports::Ports;
+use super::spec::{Limits, MachineRef, ServiceId, ServiceSpec, SourceMode};
+use siphasher::sip::SipHasher13;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+
+/// SipHash with a secret key: an outsider chooses addresses and ports, so he must not choose collisions (R18).
+#[derive(Clone, Debug)]
+pub struct Keyed([u8; 16]);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_key(&self.0)
+    }
+}
+
+/// The lookup tables of a shard. They are never iterated, so hashing order decides nothing.
+#[derive(Debug)]
+pub struct Table {
+    services: HashMap<SocketAddr, ServiceId, Keyed>,
+    machines: HashMap<SocketAddr, MachineRef, Keyed>,
+    by_client: HashMap<(ServiceId, SocketAddr), usize, Keyed>,
+    by_peer: HashMap<(ServiceId, SocketAddr), usize, Keyed>,
+    ports: Vec<Ports>,
+}
+
+impl Table {
+    /// Empty tables for these services.
+    #[must_use]
+    pub fn new(services: &[ServiceSpec], limits: &Limits, key: [u8; 16], shard: u16, shards: u16) -> Self {
+        let mut table = Self {
+            services: HashMap::with_hasher(Keyed(key)),
+            machines: HashMap::with_hasher(Keyed(key)),
+            by_client: HashMap::with_hasher(Keyed(key)),
+            by_peer: HashMap::with_hasher(Keyed(key)),
+            ports: Vec::new(),
+        };
+        for (s, service) in (0u16..).zip(services) {
+            table.services.insert(service.psc, ServiceId(s));
+            table.ports.push(Ports::new(limits.ports.clone(), shard, shards));
+            for (m, machine) in (0u16..).zip(&service.machines) {
+                let id = MachineRef {
+                    service: ServiceId(s),
+                    machine: super::spec::MachineId(m),
+                };
+                table.machines.insert(machine.addr, id);
+            }
+        }
+        table
+    }
+
+    /// The service whose PSC this is.
+    #[must_use]
+    pub fn service(&self, addr: &SocketAddr) -> Option<ServiceId> {
+        self.services.get(addr).copied()
+    }
+    /// The machine that speaks from this address and port.
+    #[must_use]
+    pub fn machine(&self, addr: &SocketAddr) -> Option<MachineRef> {
+        self.machines.get(addr).copied()
+    }
+    /// The flow of a client.
+    #[must_use]
+    pub fn flow_of_client(&self, service: ServiceId, client: SocketAddr) -> Option<usize> {
+        self.by_client.get(&(service, client)).copied()
+    }
+    /// The flow whose machines see this peer.
+    #[must_use]
+    pub fn flow_of_peer(&self, service: ServiceId, peer: SocketAddr) -> Option<usize> {
+        self.by_peer.get(&(service, peer)).copied()
+    }
+
+    /// The peer address that the machines will see for a new client (design section 2); `None` if no port is free.
+    pub fn assign_peer(&mut self, id: ServiceId, service: &ServiceSpec, client: SocketAddr) -> Option<SocketAddr> {
+        match service.source {
+            SourceMode::Client => Some(client),
+            SourceMode::Psc => {
+                let by_peer = &self.by_peer;
+                let taken = |port: u16| by_peer.contains_key(&(id, SocketAddr::new(service.psc.ip(), port)));
+                let port = self.ports[usize::from(id.0)].take(client.port(), taken)?;
+                Some(SocketAddr::new(service.psc.ip(), port))
+            }
+        }
+    }
+    /// Enters a flow.
+    pub fn insert(&mut self, service: ServiceId, client: SocketAddr, peer: SocketAddr, flow: usize) {
+        self.by_client.insert((service, client), flow);
+        self.by_peer.insert((service, peer), flow);
+    }
+    /// Takes a flow out.
+    pub fn remove(&mut self, service: ServiceId, client: SocketAddr, peer: SocketAddr) {
+        self.by_client.remove(&(service, client));
+        self.by_peer.remove(&(service, peer));
+        self.ports[usize::from(service.0)].give_back(peer.port());
+    }
+}

@@ -1,0 +1,367 @@
+//! R1 to R9 and R23 on the steady path.
+
+use super::*;
+
+#[test]
+fn replicas_are_opened_by_the_third_packet() {
+    let mut t = Talk::new(3);
+    t.client(Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(0)), [(0, None, "")]);
+    t.machine(
+        0,
+        Say {
+            flags: Flags::SYN,
+            ack: Some(1),
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(0, Some(1), "")]);
+    assert!(
+        t.to_machine(1).is_empty(),
+        "R1: nothing before the client has proved itself"
+    );
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        ..Say::default()
+    });
+    for i in [1, 2] {
+        let syn = t.to_machine(i);
+        assert_eq!(short(&syn), [(0, None, "")]);
+        assert_eq!(syn[0].flags, Flags::SYN);
+        t.machine(
+            i,
+            Say {
+                flags: Flags::SYN,
+                ack: Some(1),
+                ..Say::default()
+            },
+        );
+        assert_eq!(short(&t.to_machine(i)), [(1, Some(1), "")]);
+    }
+}
+
+#[test]
+fn a_byte_is_acknowledged_when_every_machine_has_it() {
+    let mut t = Talk::established(3);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"SET a 1\n",
+        ..Say::default()
+    });
+    for i in 0..3 {
+        assert_eq!(short(&t.to_machine(i)), [(1, Some(1), "SET a 1\n")]);
+    }
+    // The original's answer is not delayed, only its acknowledgement is.
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(9),
+            data: b"OK\n",
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(1, Some(1), "OK\n")]);
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(9),
+            data: b"OK\n",
+            ..Say::default()
+        },
+    );
+    assert!(t.to_client().is_empty());
+    t.machine(
+        2,
+        Say {
+            at: 1,
+            ack: Some(9),
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(4, Some(9), "")]);
+    // R7: a replica hears of the client's acknowledgement, one that has sent nothing hears of none.
+    t.hush();
+    t.client(Say {
+        at: 9,
+        ack: Some(4),
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(0)), [(9, Some(4), "")]);
+    assert_eq!(short(&t.to_machine(1)), [(9, Some(4), "")]);
+    assert!(t.to_machine(2).is_empty(), "I4: nothing to acknowledge");
+    t.machine(
+        2,
+        Say {
+            at: 1,
+            ack: Some(9),
+            data: b"OK\n",
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_machine(2)), [(9, Some(4), "")]);
+}
+
+#[test]
+fn a_clipped_acknowledgement_that_says_nothing_is_no_duplicate() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    let verdict = t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoNews));
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(1, Some(4), "")]);
+    // A real duplicate (the answer to a keepalive, say) passes.
+    assert!(matches!(
+        t.machine(
+            0,
+            Say {
+                at: 1,
+                ack: Some(4),
+                ..Say::default()
+            }
+        ),
+        Verdict::Accept { .. }
+    ));
+}
+
+#[test]
+fn the_next_request_waits_for_the_last_answer() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"one",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1!",
+            ..Say::default()
+        },
+    );
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    t.hush();
+    t.client(Say {
+        at: 4,
+        ack: Some(3),
+        data: b"two",
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(0)), [(4, Some(3), "two")]);
+    assert!(t.to_machine(1).is_empty(), "R23: the replica has not said 1! yet");
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1!",
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_machine(1)), [(4, Some(3), "two")]);
+}
+
+#[test]
+fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"one",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1!",
+            ..Say::default()
+        },
+    );
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1",
+            ..Say::default()
+        },
+    );
+    t.client(Say {
+        at: 4,
+        ack: Some(3),
+        data: b"two",
+        ..Say::default()
+    });
+    t.hush();
+    t.wait(50 * MS);
+    assert!(!t.to_machine(1).is_empty(), "it is asked how far it has sent");
+    t.wait(60 * MS);
+    assert!(short(&t.to_machine(1)).contains(&(4, Some(2), "two")));
+    assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 1);
+    assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 1);
+}
+
+#[test]
+fn a_lost_segment_is_sent_again_to_the_replica_alone() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    t.hush();
+    t.wait(60 * MS);
+    assert!(t.to_machine(0).is_empty());
+    assert!(short(&t.to_machine(1)).iter().all(|s| *s == (1, Some(1), "abc")));
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(1, Some(4), "")]);
+}
+
+#[test]
+fn a_silent_replica_is_evicted_and_the_client_released() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    t.wait(199 * MS);
+    assert!(t.to_client().is_empty());
+    t.wait(2 * MS);
+    assert_eq!(short(&t.to_client()), [(1, Some(4), "")], "R15");
+    assert!(matches!(t.engine.take_event(), Some(Event::Evict { .. })));
+}
+
+#[test]
+fn the_window_is_the_least_of_all() {
+    let mut t = Talk::established(2);
+    // Shift 7: the original offers 2,000 units, the replica 1,500.
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            window: 1_500,
+            ..Say::default()
+        },
+    );
+    t.hush();
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            window: 2_000,
+            ..Say::default()
+        },
+    );
+    assert_eq!(t.to_client().iter().map(|h| h.window).collect::<Vec<_>>(), [1_500]);
+}
+
+#[test]
+fn a_half_closed_connection_goes_on_and_ends_in_order() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"bye",
+        flags: Flags::FIN,
+        ..Say::default()
+    });
+    for i in 0..2 {
+        assert!(t.to_machine(i)[0].flags.contains(Flags::FIN));
+        t.machine(
+            i,
+            Say {
+                at: 1,
+                ack: Some(5),
+                data: b"last",
+                flags: Flags::FIN,
+                ..Say::default()
+            },
+        );
+    }
+    t.client(Say {
+        at: 5,
+        ack: Some(6),
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(1)), [(5, Some(6), "")]);
+    assert_eq!(
+        t.engine.status().services[0].flows,
+        1,
+        "it answers retransmissions for a while"
+    );
+    t.wait(6_000 * MS);
+    let status = t.engine.status();
+    assert_eq!((status.services[0].flows, status.buffered_bytes), (0, 0));
+}

@@ -1,0 +1,244 @@
+//! R11, R18, R19, R20 to R22: what is let through, what is not, and what is said to it.
+
+use super::*;
+
+#[test]
+fn strangers_are_reset() {
+    let mut t = Talk::new(2);
+    assert_eq!(
+        t.client(Say {
+            at: 5,
+            ack: Some(9),
+            data: b"x",
+            ..Say::default()
+        }),
+        Verdict::Drop(DropReason::UnknownFlow)
+    );
+    let rst = t.to_client();
+    assert_eq!((rst[0].flags, rst[0].at), (Flags::RST, 9));
+    // Never a RST for a RST.
+    t.client(Say {
+        at: 5,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    assert!(t.to_client().is_empty());
+}
+
+#[test]
+fn a_reset_counts_only_at_its_place() {
+    let mut t = Talk::established(2);
+    let verdict = t.client(Say {
+        at: 77,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    assert_eq!(verdict, Verdict::Drop(DropReason::MisplacedReset));
+    assert_eq!(
+        short(&t.to_client()),
+        [(1, Some(1), "")],
+        "a challenge ACK (RFC 5961 3.2)"
+    );
+    t.hush();
+    t.client(Say {
+        at: 1,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    for i in 0..2 {
+        let heard = t.to_machine(i);
+        assert!(heard[0].flags.contains(Flags::RST) && heard[0].at == 1, "{heard:?}");
+    }
+    assert_eq!(t.engine.status().services[0].flows, 0);
+}
+
+#[test]
+fn a_replica_gets_everything_before_the_reset() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    t.hush();
+    t.client(Say {
+        at: 4,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    assert!(t.to_machine(0)[0].flags.contains(Flags::RST));
+    assert!(t.to_machine(1).is_empty(), "R24: not before it has the bytes");
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    let heard = t.to_machine(1);
+    assert!(heard[0].flags.contains(Flags::RST) && heard[0].at == 4);
+}
+
+#[test]
+fn what_cannot_be_changes_nothing() {
+    let mut t = Talk::established(2);
+    let far = 1_000 << 7;
+    for (at, ack, data) in [(1, 2, &b""[..]), (far + 500, 1, b"x"), (1, -5_000_000, b"x")] {
+        let verdict = t.client(Say {
+            at,
+            ack: Some(ack),
+            data,
+            ..Say::default()
+        });
+        assert_eq!(verdict, Verdict::Drop(DropReason::Implausible), "{at} {ack}");
+    }
+    assert!(t.to_machine(1).is_empty());
+    // A machine that acknowledges what nobody sent.
+    assert_eq!(
+        t.machine(
+            0,
+            Say {
+                at: 1,
+                ack: Some(2),
+                ..Say::default()
+            }
+        ),
+        Verdict::Drop(DropReason::Implausible)
+    );
+}
+
+#[test]
+fn a_reply_on_a_foreign_interface_is_not_believed() {
+    let mut s = spec(2);
+    s.services[0].machines[0].ifindex = Some(3);
+    let mut engine = Engine::new(s);
+    let segment = Segment {
+        src: machine(0),
+        dst: peer(),
+        seq: Seq(1),
+        ack: Seq(1),
+        flags: Flags::ACK,
+        window: 1,
+        urgent: 0,
+        options: Options::default(),
+        payload: (&[], &[]),
+    };
+    let mut bytes = vec![0; segment.len()];
+    assert!(segment.write(&mut bytes));
+    let meta = Meta {
+        ifindex: 4,
+        ..Meta::default()
+    };
+    assert_eq!(
+        engine.handle_packet(0, meta, &mut bytes),
+        Verdict::Drop(DropReason::WrongInterface)
+    );
+    assert_eq!(engine.heard(), None, "and it is no sign of life");
+}
+
+#[test]
+fn a_syn_on_a_finished_flow_starts_anew() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        flags: Flags::FIN,
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(2),
+            flags: Flags::FIN,
+            ..Say::default()
+        },
+    );
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(2),
+            ..Say::default()
+        },
+    );
+    t.client(Say {
+        at: 2,
+        ack: Some(2),
+        ..Say::default()
+    });
+    t.hush();
+    t.client(Say {
+        at: 100_000,
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    });
+    assert!(
+        t.to_machine(1)[0].flags.contains(Flags::RST),
+        "R21: the old leg is reset"
+    );
+    assert_eq!(t.to_machine(0)[0].flags, Flags::SYN);
+    assert_eq!(t.engine.stats().get(Counter::FlowsOpened), 2);
+}
+
+#[test]
+fn the_half_open_table_has_a_cap_and_forgets() {
+    let mut s = spec(2);
+    s.limits.max_half_open = 1;
+    let mut t = Talk::with(s, true);
+    t.client(Say {
+        flags: Flags::SYN,
+        ..Say::default()
+    });
+    let mut other = t.client_packet("10.0.1.8:5");
+    assert_eq!(
+        t.engine.handle_packet(0, Meta::default(), &mut other),
+        Verdict::Drop(DropReason::TableFull)
+    );
+    t.wait(31_000 * MS);
+    let mut other = t.client_packet("10.0.1.8:5");
+    assert!(matches!(
+        t.engine.handle_packet(t.now, Meta::default(), &mut other),
+        Verdict::Accept { .. }
+    ));
+}
+
+#[test]
+fn two_clients_with_one_port_are_told_apart() {
+    let mut t = Talk::new(2);
+    t.client(Say {
+        flags: Flags::SYN,
+        ..Say::default()
+    });
+    let mut other = t.client_packet("10.0.1.8:40001");
+    let Verdict::Accept { len } = t.engine.handle_packet(0, Meta::default(), &mut other) else {
+        panic!("dropped")
+    };
+    let seen = Parsed::parse(&other[..len]).unwrap();
+    assert_eq!(seen.src, "10.0.1.100:20000".parse().unwrap());
+}
+
+impl Talk {
+    fn client_packet(&self, src: &str) -> Vec<u8> {
+        let segment = Segment {
+            src: src.parse().unwrap(),
+            dst: psc(),
+            seq: Seq(9),
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: 1_000,
+            urgent: 0,
+            options: Options {
+                mss: Some(1460),
+                ..Options::default()
+            },
+            payload: (&[], &[]),
+        };
+        let mut bytes = vec![0; segment.len()];
+        assert!(segment.write(&mut bytes));
+        bytes
+    }
+}

@@ -1,0 +1,287 @@
+//! R12, R13, R16: a machine dies, another goes on.
+
+use super::*;
+
+fn down(t: &mut Talk, i: u16) -> Outcome {
+    let machine = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(i),
+    };
+    let outcome = t.engine.command(t.now, Command::Down { machine });
+    t.poll();
+    outcome
+}
+
+#[test]
+fn the_replicas_cached_answer_goes_out_at_once() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"GET a\n",
+        ..Say::default()
+    });
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(7),
+            data: b"42\n",
+            ..Say::default()
+        },
+    );
+    assert!(t.to_client().is_empty(), "I6");
+    assert_eq!(down(&mut t, 0).switched, 1);
+    let heard = t.to_client();
+    assert_eq!(short(&heard), [(1, Some(7), "42\n")]);
+    assert_eq!(
+        heard[0].ts,
+        Some((CLOCK[0], CLIENT_CLOCK)),
+        "the clock goes on where the old one stopped"
+    );
+    // From then on the client talks to it directly.
+    t.hush();
+    t.client(Say {
+        at: 7,
+        ack: Some(4),
+        data: b"GET b\n",
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(1)), [(7, Some(4), "GET b\n")]);
+    t.machine(
+        1,
+        Say {
+            at: 4,
+            ack: Some(13),
+            data: b"43\n",
+            ts: Some((CLOCK[1] + 9, CLIENT_CLOCK)),
+            ..Say::default()
+        },
+    );
+    let heard = t.to_client();
+    assert_eq!(short(&heard), [(4, Some(13), "43\n")]);
+    assert_eq!(heard[0].ts, Some((CLOCK[0].wrapping_add(9), CLIENT_CLOCK)));
+}
+
+#[test]
+fn bytes_that_the_successor_lacks_follow_from_the_buffer() {
+    let mut spec = spec(2);
+    spec.services[0].max_lag = MaxLag::Unlimited;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"one",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1!",
+            ..Say::default()
+        },
+    );
+    assert_eq!(
+        short(&t.to_client()),
+        [(1, Some(4), "1!")],
+        "the client does not wait for a replica"
+    );
+    t.client(Say {
+        at: 4,
+        ack: Some(3),
+        data: b"two",
+        ..Say::default()
+    });
+    t.hush();
+    down(&mut t, 0);
+    assert_eq!(t.engine.status().services[0].machines[1].recovering, 1);
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            data: b"1!",
+            ..Say::default()
+        },
+    );
+    assert!(
+        t.to_client().iter().all(|h| h.data.is_empty()),
+        "the client has had that"
+    );
+    assert_eq!(short(&t.to_machine(1)).last(), Some(&(4, Some(3), "two")));
+    t.machine(
+        1,
+        Say {
+            at: 3,
+            ack: Some(7),
+            data: b"2!",
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(3, Some(7), "2!")]);
+    t.client(Say {
+        at: 7,
+        ack: Some(5),
+        ..Say::default()
+    });
+    assert_eq!(t.engine.status().services[0].machines[1].recovering, 0);
+}
+
+#[test]
+fn the_dead_do_not_come_back() {
+    let mut t = Talk::established(2);
+    down(&mut t, 0);
+    t.hush();
+    let verdict = t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(1),
+            data: b"late",
+            ..Say::default()
+        },
+    );
+    assert_eq!(verdict, Verdict::Drop(DropReason::Fenced));
+    assert!(t.to_client().is_empty());
+    let answer = t.to_machine(0);
+    assert_eq!((answer[0].flags, answer[0].at), (Flags::RST, 1));
+}
+
+#[test]
+fn the_last_machine_stays() {
+    let mut t = Talk::established(2);
+    assert_eq!(down(&mut t, 1).legs_freed, 1);
+    assert_eq!(down(&mut t, 0), Outcome::default());
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"x",
+        ..Say::default()
+    });
+    assert_eq!(short(&t.to_machine(0)), [(1, Some(1), "x")]);
+}
+
+#[test]
+fn a_client_without_an_answer_is_rehomed() {
+    let mut t = Talk::new(2);
+    t.client(Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    });
+    t.hush();
+    down(&mut t, 0);
+    assert_eq!(t.to_machine(1)[0].flags, Flags::SYN);
+    // Its SYN/ACK becomes the promise; the client hears this machine's own numbers.
+    t.machine(
+        1,
+        Say {
+            flags: Flags::SYN,
+            ack: Some(1),
+            ..Say::default()
+        },
+    );
+    let syn_ack = t.to_client();
+    assert_eq!(syn_ack[0].flags, Flags::SYN | Flags::ACK);
+    assert_eq!(pos::seq_of(ISN[0], syn_ack[0].at), ISN[1]);
+}
+
+#[test]
+fn a_planned_handover_keeps_the_old_original_as_a_replica() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    for i in 0..2 {
+        t.machine(
+            i,
+            Say {
+                at: 1,
+                ack: Some(4),
+                data: b"ok",
+                ..Say::default()
+            },
+        );
+    }
+    t.client(Say {
+        at: 4,
+        ack: Some(3),
+        ..Say::default()
+    });
+    t.hush();
+    let to = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(1),
+    };
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+    t.poll();
+    t.hush();
+    t.client(Say {
+        at: 4,
+        ack: Some(3),
+        data: b"def",
+        ..Say::default()
+    });
+    for i in 0..2 {
+        assert_eq!(short(&t.to_machine(i)), [(4, Some(3), "def")]);
+    }
+    t.machine(
+        0,
+        Say {
+            at: 3,
+            ack: Some(7),
+            data: b"ok",
+            ..Say::default()
+        },
+    );
+    assert!(t.to_client().is_empty());
+    t.machine(
+        1,
+        Say {
+            at: 3,
+            ack: Some(7),
+            data: b"ok",
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.to_client()), [(3, Some(7), "ok")]);
+}
+
+#[test]
+fn a_silent_original_is_suspected() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"abc",
+        ..Say::default()
+    });
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(4),
+            ..Say::default()
+        },
+    );
+    t.wait(4 * MS);
+    assert_eq!(t.engine.take_event(), None);
+    t.wait(2 * MS);
+    let machine = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(0),
+    };
+    assert_eq!(
+        t.engine.take_event(),
+        Some(Event::Suspect {
+            machine,
+            reason: Reason::Silence
+        })
+    );
+}

@@ -1,0 +1,33 @@
+//! Deadlines of all flows in one heap.
+//!
+//! A flow has at most one entry that counts. A deadline that moves away is not touched: when the old one is due, the flow is
+//! asked again and armed anew. So the steady path neither allocates nor searches.
+
+use super::spec::Micros;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// The heap: deadline, flow, generation of the flow.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Micros, usize, u32)>>,
+}
+
+impl Timers {
+    /// Arms a deadline for a flow.
+    pub fn arm(&mut self, at: Micros, flow: usize, generation: u32) {
+        self.heap.push(Reverse((at, flow, generation)));
+    }
+    /// The earliest deadline.
+    #[must_use]
+    pub fn next(&self) -> Option<Micros> {
+        self.heap.peek().map(|r| r.0.0)
+    }
+    /// The next flow whose deadline has come.
+    pub fn pop_due(&mut self, now: Micros) -> Option<(Micros, usize, u32)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse(entry)| entry)
+    }
+}

@@ -1,0 +1,167 @@
+//! What time does to a flow: evidence against machines (R14), eviction of replicas (R15), waits that are given up (R23).
+//!
+//! All deadlines of a flow, by leg: the sender's timer; the repetition of a SYN; the eviction of a leg that holds the client up;
+//! the question to, and the release of, a leg that waits for its machine's output; the reset of a leg that does not finish. And for the
+//! flow: suspicion against an original that is behind; the end of a half-open, closed or idle flow; the return of unused memory.
+
+use super::context::Context;
+use super::flow::{Flow, FlowState};
+use super::leg::{Leg, LegState, Mode};
+use super::pos::{Pos, span};
+use super::sender::Expiry;
+use super::spec::{MILLISECOND, Micros, SECOND};
+use super::{Counter, Event, MachineRef, Reason};
+
+/// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
+const ASK_FLOOR: Micros = 5 * MILLISECOND;
+/// Memory that nobody uses for this long is given back.
+const SHRINK_AFTER: Micros = SECOND;
+
+fn ask_interval(leg: &Leg) -> Micros {
+    leg.sender.rtt.smoothed().map_or(ASK_FLOOR, |s| (2 * s).max(ASK_FLOOR))
+}
+
+impl Flow {
+    /// Takes note of who waits for whom, after the flow's work is done.
+    pub fn watch(&mut self, cx: &Context, now: Micros) {
+        let slack = cx.slack(self.service);
+        let original = self.original();
+        let (acked, edge) = (original.acked(), original.sender.edge());
+        let full = self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
+        let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
+        let mut ahead = false;
+        for (index, leg) in self.legs.iter_mut().enumerate() {
+            if index == index_of_original || !leg.counts() {
+                leg.holding_since = None;
+                continue;
+            }
+            ahead |= leg.acked() > acked;
+            // R15: it holds the client up if the client could be told more, or could send more, without it.
+            let holds = leg.acked() + slack < acked
+                || (leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
+                || (full && leg.acked() <= base && leg.acked() < acked);
+            leg.holding_since = if holds { leg.holding_since.or(Some(now)) } else { None };
+        }
+        let watched = ahead && !self.is_over();
+        self.behind_since = if watched { self.behind_since.or(Some(now)) } else { None };
+    }
+
+    fn silence(&self, cx: &Context) -> Micros {
+        let floor = cx.service(self.service).detect.floor;
+        self.original()
+            .sender
+            .rtt
+            .smoothed()
+            .map_or(floor, |s| (4 * s).max(floor))
+    }
+
+    fn leg_deadline(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
+        if !leg.counts() || leg.mode != Mode::Relayed {
+            return None;
+        }
+        let own = match leg.state {
+            LegState::SynSent => leg.syn_sent.map(|at| at + leg.sender.rtt.timeout()),
+            _ => leg.sender.deadline(),
+        };
+        let holding = leg
+            .holding_since
+            .map(|at| at.max(leg.progress_at) + cx.service(self.service).replica_timeout);
+        let asking = leg.blocked_since.map(|at| at.max(leg.asked_at) + ask_interval(leg));
+        let release = leg.blocked_since.map(|at| at + cx.causality_limit(self.service));
+        let closing = self.is_over().then(|| leg.progress_at + cx.spec.limits.close_timeout);
+        [own, holding, asking, release, closing].into_iter().flatten().min()
+    }
+
+    /// When the flow next wants to be asked.
+    #[must_use]
+    pub fn deadline(&self, cx: &Context) -> Micros {
+        let limits = &cx.spec.limits;
+        let own = match self.state {
+            FlowState::SynSent | FlowState::SynReceived => self.since + limits.half_open_timeout,
+            FlowState::Open => self.seen_at + limits.idle_timeout,
+            FlowState::Closed { at } => at + limits.time_wait,
+            FlowState::Reset { at } => at + limits.close_timeout,
+        };
+        let legs = self.legs.iter().filter_map(|leg| self.leg_deadline(cx, leg)).min();
+        let behind = self.behind_since.map(|at| at + self.silence(cx));
+        let shrink = (self.buffered() > 0).then(|| self.seen_at + SHRINK_AFTER);
+        [Some(own), legs, behind, shrink]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(own)
+    }
+
+    /// A deadline may have passed. What is to be sent follows from the next pump.
+    pub fn on_timer(&mut self, cx: &mut Context, now: Micros) {
+        for index in 0..self.legs.len() {
+            self.on_leg_timer(cx, now, index);
+        }
+        if let Some(since) = self.behind_since
+            && now >= since + self.silence(cx)
+        {
+            self.behind_since = Some(now);
+            cx.suspect(self.service, self.original().machine, Reason::Silence);
+        }
+        if now >= self.seen_at + SHRINK_AFTER && self.buffered() > 0 {
+            self.shrink(cx);
+            self.seen_at = self.seen_at.max(now.saturating_sub(SHRINK_AFTER) + 1);
+        }
+    }
+
+    fn shrink(&mut self, cx: &mut Context) {
+        self.buffer.shrink(&mut cx.budget);
+        for leg in &mut self.legs {
+            if leg.cache.base() == leg.cache.next() && !leg.cache.has_islands() {
+                leg.cache.release(&mut cx.budget);
+            }
+        }
+    }
+
+    fn on_leg_timer(&mut self, cx: &mut Context, now: Micros, index: usize) {
+        let limit = cx.causality_limit(self.service);
+        let timeout = cx.service(self.service).replica_timeout;
+        let over = self.is_over();
+        let leg = &mut self.legs[index];
+        if !leg.counts() || leg.mode != Mode::Relayed {
+            return;
+        }
+        if leg.state == LegState::SynSent {
+            if leg.syn_sent.is_some_and(|at| now >= at + leg.sender.rtt.timeout()) {
+                leg.sender.rtt.back_off();
+                leg.work_due = true;
+            }
+        } else {
+            let backoffs = leg.sender.rtt.backoffs();
+            match leg.sender.on_timer(now) {
+                Expiry::Resend if leg.sender.rtt.backoffs() > backoffs => cx.stats.count(Counter::Timeouts),
+                Expiry::Probe => leg.probe_due = true,
+                Expiry::Resend | Expiry::None => {}
+            }
+        }
+        if let Some(since) = leg.blocked_since {
+            if now >= since + limit {
+                // R23: a replica whose output is shorter by divergence would wait for ever.
+                leg.unbound = true;
+                leg.blocked_since = None;
+                cx.stats.count(Counter::CausalityReleases);
+                if std::mem::take(&mut leg.eligible) {
+                    cx.stats.count(Counter::LegsIneligible);
+                }
+            } else if now >= since.max(leg.asked_at) + ask_interval(leg) {
+                leg.asked_at = now;
+                leg.probe_due = leg.is_open();
+            }
+        }
+        let held = leg.holding_since.map(|at| at.max(leg.progress_at) + timeout);
+        if held.is_some_and(|at| now >= at) && !over {
+            let machine = MachineRef {
+                service: self.service,
+                machine: leg.machine,
+            };
+            cx.stats.count(Counter::LegsEvicted);
+            self.drop_leg(index, &mut cx.budget);
+            cx.event(Event::Evict { machine });
+        }
+    }
+}

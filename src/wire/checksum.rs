@@ -1,0 +1,128 @@
+//! The Internet checksum: sums (RFC 1071) and incremental updates (RFC 1624).
+//!
+//! A *sum* here is a `u64` that is congruent modulo 65535 to the one's-complement sum of big-endian 16-bit words, and zero
+//! only if every word was. Since 2^16 is 1 modulo 65535, a wider big-endian number that ends on a word boundary simply adds as it
+//! is; one that ends in the middle of a word adds shifted by eight bits.
+
+use std::net::IpAddr;
+
+use super::field::{PROTO_TCP, ipv4, ipv6};
+use super::packet::{Layout, Parsed};
+
+/// Adds two sums, carrying around, so that no number of additions overflows.
+#[must_use]
+pub const fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    // After a carry the sum is at most 2^64 - 2, so this addition can't carry again.
+    sum + carry as u64
+}
+
+/// Folds a sum to 16 bits.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "folded three times, the sum fits in 16 bits"
+)]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum >> 32) + (sum & 0xffff_ffff); // below 2^33
+    let sum = (sum >> 16) + (sum & 0xffff); // below 2^17 + 2^16
+    let sum = (sum >> 16) + (sum & 0xffff); // at most 0xffff + 2
+    ((sum >> 16) + (sum & 0xffff)) as u16
+}
+
+/// The checksum field for a sum: the complement of its 16 bits.
+#[must_use]
+pub const fn finish(sum: u64) -> u16 {
+    !fold(sum)
+}
+
+/// Adds the big-endian 16-bit words of `bytes` to `initial`; a last odd byte counts as the high half of a word.
+#[must_use]
+pub fn sum(bytes: &[u8], initial: u64) -> u64 {
+    // The sum is the same in either byte order but for a final swap (RFC 1071 section 2 B), so whole native words are added:
+    // four independent 64-bit lanes, each with its own carries in the upper half of a u128.
+    let mut lanes = [0u128; 4];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        let (words, _) = block.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += u128::from(u64::from_ne_bytes(*word));
+        }
+    }
+    let (words, rest) = rest.as_chunks::<8>();
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        *lane += u128::from(u64::from_ne_bytes(*word));
+    }
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(rest) {
+        *to = *from;
+    }
+    let mut native = u64::from_ne_bytes(last);
+    for lane in lanes {
+        native = add(add(native, lane as u64), (lane >> 64) as u64);
+    }
+    add(initial, u64::from(u16::from_be(fold(native))))
+}
+
+/// The sum of TCP's pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1). `tcp_len` is header and payload in bytes.
+#[must_use]
+pub fn pseudo_header(src: IpAddr, dst: IpAddr, tcp_len: u32) -> u64 {
+    add(
+        add(address(src), address(dst)),
+        u64::from(tcp_len) + u64::from(PROTO_TCP),
+    )
+}
+
+/// The sum of an address.
+#[must_use]
+pub fn address(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            add((bits >> 64) as u64, bits as u64)
+        }
+    }
+}
+
+/// The new checksum field for data to which `delta` was added: the old words negated, the new ones as they are
+/// (RFC 1624 equation 3: HC' = ~(~HC + ~m + m')).
+#[must_use]
+pub fn update(field: u16, delta: u64) -> u16 {
+    finish(add(u64::from(!field), delta))
+}
+
+/// What takes a sum away again when it is added: its complement.
+#[must_use]
+pub const fn negate(sum: u64) -> u64 {
+    // 2^64 - 1 is 0 modulo 65535.
+    !sum
+}
+
+/// Moves a sum to the other half of its words: what `sum` gave for bytes that really start at an odd offset.
+#[must_use]
+pub const fn shift_to_odd(sum: u64) -> u64 {
+    (fold(sum) as u64) << 8
+}
+
+/// Whether the TCP checksum of a packet is right. `parsed` must be what these bytes parse to.
+#[must_use]
+pub fn tcp_checksum_ok(bytes: &[u8], parsed: &Parsed) -> bool {
+    tcp_sum(bytes, &parsed.layout, parsed.layout.end).is_some_and(|sum| fold(sum) == 0xffff)
+}
+
+/// The sum of the pseudo header of a packet that ends at `end`, from the addresses that stand in its bytes now.
+pub(super) fn pseudo_header_sum(bytes: &[u8], layout: &Layout, end: usize) -> Option<u64> {
+    let addresses = if layout.v6 {
+        bytes.get(ipv6::SRC..ipv6::HEADER)
+    } else {
+        bytes.get(ipv4::SRC..ipv4::MIN_HEADER)
+    }?;
+    let tcp_len = end.checked_sub(layout.tcp)? as u64;
+    Some(sum(addresses, tcp_len + u64::from(PROTO_TCP)))
+}
+
+/// The sum over pseudo header, TCP header and payload, checksum field included.
+pub(super) fn tcp_sum(bytes: &[u8], layout: &Layout, end: usize) -> Option<u64> {
+    Some(sum(bytes.get(layout.tcp..end)?, pseudo_header_sum(bytes, layout, end)?))
+}
