@@ -149,6 +149,8 @@ pub fn clean_up_on_interrupt() {
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             eprintln!("\ninterrupted: removing the namespaces");
+            // What the rest of the program would still say of its dying services is of no interest: it waits here.
+            let (_out, _err) = (std::io::stdout().lock(), std::io::stderr().lock());
             netns::Keeper::end_all();
             std::process::exit(128 + signal);
         }
