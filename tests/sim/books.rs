@@ -1,0 +1,277 @@
+//! The observer's books: what each party of a flow has really said, in 64-bit positions that do not wrap.
+//!
+//! u counts the client's bytes, v the service's; SYN is 0, the first byte 1 (design section 4).
+
+use std::net::IpAddr;
+
+use relevo::engine::Micros;
+
+use crate::packet::{ACK, FIN, Packet, RST, SYN};
+
+/// A broken invariant or rule, in words.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    pub rule: &'static str,
+    pub text: String,
+}
+
+/// Returns a [`Violation`] unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $rule:expr, $($text:tt)*) => {
+        if !$condition {
+            return Err(crate::books::Violation { rule: $rule, text: format!($($text)*) });
+        }
+    };
+}
+pub(crate) use ensure;
+
+/// The position of `raw` on the line that starts at `isn`, next to a position that is known.
+pub fn place(raw: u32, isn: u32, near: u64) -> i64 {
+    let step = raw.wrapping_sub(isn).wrapping_sub(near as u32) as i32;
+    near as i64 + i64::from(step)
+}
+
+/// The later of two time stamps.
+pub fn later(a: u32, b: u32) -> u32 {
+    if b.wrapping_sub(a) as i32 > 0 { b } else { a }
+}
+
+fn raise(max: &mut u64, to: i64) {
+    *max = (*max).max(u64::try_from(to).unwrap_or(0));
+}
+
+/// Time stamps that one party has sent: the first and the latest.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamps {
+    first: u32,
+    pub latest: u32,
+}
+
+impl Stamps {
+    fn add(stamps: &mut Option<Self>, value: u32) {
+        let known = stamps.get_or_insert(Self { first: value, latest: value });
+        known.latest = later(known.latest, value);
+    }
+    /// Whether an echo is of something that was sent.
+    pub fn may_be_echoed(&self, echo: u32) -> bool {
+        echo.wrapping_sub(self.first) <= self.latest.wrapping_sub(self.first)
+    }
+}
+
+/// What the engine has told one party: it may only go forward (I5).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    pub ack: u64,
+    pub edge: u64,
+    pub tsval: Option<u32>,
+    /// Highest position sent to it.
+    pub sent: u64,
+}
+
+impl Told {
+    /// Checks a packet's news against the last, then takes note of it. `unit` is the window scale's unit in bytes.
+    pub fn advance(&mut self, ack: i64, edge: i64, unit: u64, tsval: Option<u32>) -> Result<(), Violation> {
+        ensure!(ack >= self.ack as i64, "I5", "ack goes back from {} to {ack}", self.ack);
+        ensure!(edge + unit as i64 > self.edge as i64, "I5", "window edge goes back from {} to {edge}", self.edge);
+        if let (Some(before), Some(now)) = (self.tsval, tsval) {
+            ensure!(now.wrapping_sub(before) as i32 >= 0, "I5", "TSval goes back from {before} to {now}");
+        }
+        raise(&mut self.ack, ack);
+        raise(&mut self.edge, edge);
+        self.tsval = tsval.or(self.tsval);
+        Ok(())
+    }
+}
+
+/// One machine's half of a flow, as far as the engine can know it.
+#[derive(Clone, Debug, Default)]
+pub struct Leg {
+    pub isn: Option<u32>,
+    /// What its SYN/ACK agreed to.
+    pub scale: Option<u8>,
+    pub timestamps: bool,
+    /// Highest v that it has sent, highest u that it has acknowledged, its window edge in u.
+    pub sent: u64,
+    pub acked: u64,
+    pub edge: u64,
+    pub stamps: Option<Stamps>,
+    pub told: Told,
+    /// A reset ended it.
+    pub reset: bool,
+    /// Its machine was declared down: it never counts again, whatever the machine does (R13).
+    pub lost: bool,
+}
+
+impl Leg {
+    /// Whether the commitment counts it (R4).
+    pub fn counts(&self) -> bool {
+        !self.reset && !self.lost
+    }
+
+    fn unit(&self) -> u32 {
+        self.scale.map_or(0, u32::from)
+    }
+
+    /// A packet of the machine reached the engine.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32) {
+        if let Some((tsval, _)) = p.options.ts {
+            Stamps::add(&mut self.stamps, tsval);
+        }
+        if p.has(RST) {
+            self.reset = true;
+        } else if p.has(SYN) && p.has(ACK) {
+            if p.ack == isn_c.wrapping_add(1) && self.isn.is_none() {
+                self.isn = Some(p.seq);
+                (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
+                self.acked = 1;
+                self.edge = 1 + u64::from(p.win);
+                self.sent = self.sent.max(1);
+            }
+        } else if let Some(isn) = self.isn {
+            let end = place(p.seq, isn, self.sent) + i64::from(p.seq_len());
+            raise(&mut self.sent, end);
+            let ack = place(p.ack, isn_c, self.acked);
+            raise(&mut self.acked, ack);
+            let edge = ack + (i64::from(p.win) << self.unit());
+            raise(&mut self.edge, edge);
+        }
+    }
+}
+
+/// What the client was promised by the SYN/ACK that reached it.
+#[derive(Clone, Copy, Debug)]
+pub struct Promise {
+    pub isn: u32,
+    pub scale: Option<u8>,
+    pub sack: bool,
+    pub timestamps: bool,
+}
+
+/// One flow.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// Number of its script.
+    pub id: usize,
+    pub client: (IpAddr, u16),
+    /// The peer that the machines see, once known.
+    pub peer: Option<(IpAddr, u16)>,
+    pub started_at: Micros,
+    pub isn: u32,
+    /// The client's SYN.
+    pub offer: Packet,
+    pub promise: Option<Promise>,
+    /// Highest u that the client has sent, and where its FIN ends, if it sent one.
+    pub sent: u64,
+    pub fin: Option<u64>,
+    /// Highest v that the client has acknowledged, and its window edge in v.
+    pub acked: u64,
+    pub edge: u64,
+    pub stamps: Option<Stamps>,
+    /// The client has answered the SYN/ACK (R1).
+    pub proved: bool,
+    pub client_reset: bool,
+    pub reset_to_client: bool,
+    pub told: Told,
+    /// Where each piece of the client's stream ends, with the v that it acknowledged when first sent (R23).
+    pub pieces: Vec<(u64, u64)>,
+    pub legs: Vec<Option<Leg>>,
+    /// Whose output the client gets; `None` while a takeover may have changed it.
+    pub original: Option<usize>,
+    pub takeovers: u32,
+    /// The whole length of the service's side: SYN, bytes and FIN.
+    pub whole: u64,
+}
+
+impl Flow {
+    pub fn new(id: usize, syn: &Packet, now: Micros, machines: usize, bytes_down: usize) -> Self {
+        let mut flow = Self {
+            id,
+            client: (syn.src, syn.sport),
+            peer: None,
+            started_at: now,
+            isn: syn.seq,
+            offer: *syn,
+            promise: None,
+            sent: 1,
+            fin: None,
+            acked: 0,
+            edge: 1 + u64::from(syn.win),
+            stamps: None,
+            proved: false,
+            client_reset: false,
+            reset_to_client: false,
+            told: Told::default(),
+            pieces: Vec::new(),
+            legs: vec![None; machines],
+            original: None,
+            takeovers: 0,
+            whole: bytes_down as u64 + 2,
+        };
+        if let Some((tsval, _)) = syn.options.ts {
+            Stamps::add(&mut flow.stamps, tsval);
+        }
+        flow
+    }
+
+    /// The scale of windows that the client sends: both sides must have offered one (RFC 7323, 2.2).
+    pub fn client_scale(&self, other: Option<u8>) -> u32 {
+        match (self.offer.options.scale, other) {
+            (Some(scale), Some(_)) => u32::from(scale),
+            _ => 0,
+        }
+    }
+
+    /// A packet of the client reached the engine.
+    pub fn hear(&mut self, p: &Packet) {
+        if let Some((tsval, _)) = p.options.ts {
+            Stamps::add(&mut self.stamps, tsval);
+        }
+        self.client_reset |= p.has(RST);
+        let Some(promise) = self.promise else { return };
+        if p.has(SYN) || p.has(RST) || !p.has(ACK) {
+            return;
+        }
+        let ack = place(p.ack, promise.isn, self.acked);
+        self.proved |= ack >= 1;
+        raise(&mut self.acked, ack);
+        let edge = ack + (i64::from(p.win) << self.client_scale(promise.scale));
+        raise(&mut self.edge, edge);
+        let end = place(p.seq, self.isn, self.sent) + i64::from(p.seq_len());
+        if end > self.sent as i64 {
+            self.sent = end as u64;
+            self.pieces.push((self.sent, u64::try_from(ack).unwrap_or(0)));
+        }
+        if p.has(FIN) {
+            self.fin = Some(end as u64);
+        }
+    }
+
+    /// The highest ack number that R4 allows now; `max_lag` in bytes, `None` for unlimited.
+    pub fn ack_bound(&self, max_lag: Option<u64>) -> u64 {
+        let live = || self.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)));
+        let original = self.original.and_then(|o| self.legs[o].as_ref()).filter(|l| l.counts());
+        let first = match original {
+            Some(leg) => leg.acked,
+            None => live().map(|(_, l)| l.acked).max().unwrap_or(0),
+        };
+        let Some(lag) = max_lag else { return first };
+        let others = live().filter(|(m, _)| original.is_none() || Some(*m) != self.original);
+        others.map(|(_, l)| l.acked + lag).min().unwrap_or(first).min(first)
+    }
+
+    /// The highest window edge that R5 allows now.
+    pub fn edge_bound(&self, all: bool) -> u64 {
+        let legs = self.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref()?)));
+        let legs = legs.filter(|(_, l)| l.counts() && l.isn.is_some());
+        if all {
+            legs.map(|(_, l)| l.edge).min().unwrap_or(0)
+        } else {
+            legs.filter(|(m, _)| self.original.is_none_or(|o| o == *m)).map(|(_, l)| l.edge).max().unwrap_or(0)
+        }
+    }
+
+    /// Both directions are over, and the client knows: what still comes is old.
+    pub fn finished(&self) -> bool {
+        self.client_reset || (self.acked >= self.whole && self.fin.is_some_and(|fin| self.told.ack >= fin))
+    }
+}

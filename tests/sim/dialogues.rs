@@ -1,0 +1,1 @@
+//! Named dialogues: one idea each, said in a line or two.

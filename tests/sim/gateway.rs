@@ -1,0 +1,54 @@
+//! What stands in the middle of the network: the engine, or a plain address translator that proves the network itself.
+
+use relevo::engine::{Command, Counter, Engine, Event, MachineRef, Meta, Micros, Outbox, ShardStatus, Verdict};
+
+/// The engine's contract, as far as the simulation drives it.
+pub trait Gateway {
+    fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict;
+    fn poll(&mut self, now: Micros, out: &mut Outbox);
+    fn next_deadline(&self) -> Option<Micros>;
+    fn take_event(&mut self) -> Option<Event>;
+    fn command(&mut self, now: Micros, command: Command);
+    fn heard(&self) -> Option<MachineRef>;
+    fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox);
+    fn status(&self) -> ShardStatus;
+}
+
+impl Gateway for Engine {
+    fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict {
+        Engine::handle_packet(self, now, meta, packet)
+    }
+    fn poll(&mut self, now: Micros, out: &mut Outbox) {
+        Engine::poll(self, now, out);
+    }
+    fn next_deadline(&self) -> Option<Micros> {
+        Engine::next_deadline(self)
+    }
+    fn take_event(&mut self) -> Option<Event> {
+        Engine::take_event(self)
+    }
+    fn command(&mut self, now: Micros, command: Command) {
+        Engine::command(self, now, command);
+    }
+    fn heard(&self) -> Option<MachineRef> {
+        Engine::heard(self)
+    }
+    fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
+        Engine::probe(self, now, machine, out);
+    }
+    fn status(&self) -> ShardStatus {
+        Engine::status(self)
+    }
+}
+
+/// I7: one verdict for each packet, one counter for each verdict.
+pub fn counters_add_up(status: &ShardStatus, packets: u64, accepted: u64) -> Result<(), String> {
+    let stats = &status.stats;
+    let (seen, passed, dropped) = (stats.get(Counter::PacketsIn), stats.get(Counter::Accepted), stats.all_drops());
+    if (seen, passed, dropped) == (packets, accepted, packets - accepted) {
+        return Ok(());
+    }
+    Err(format!(
+        "{packets} packets, {accepted} accepted, but the counters say {seen} in, {passed} accepted, {dropped} dropped"
+    ))
+}
