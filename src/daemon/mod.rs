@@ -13,6 +13,7 @@ pub mod status;
 mod table;
 mod worker;
 
+use std::io::IsTerminal;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -32,11 +33,12 @@ use crate::host::inject::Injector;
 use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{NfqQueue, Waker};
+use crate::host::rules;
 use crate::host::signals::{Closer, Request as Signal, Waiter};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
 use heard::LastHeard;
 use status::{Answer, Request};
-use worker::{Lines, Notice, Order, Pulse, Reply, Worker};
+use worker::{Lines, Notice, Order, Reply, Worker};
 
 /// Events on their way to the coordinator. Flows of one dying machine may each raise one; the first is enough.
 const NOTICES: usize = 1_024;
@@ -79,12 +81,12 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
 /// `RELEVO_LOG` chooses what is logged, as `tracing_subscriber::EnvFilter` has it (`debug`, `relevo::daemon=trace`).
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RELEVO_LOG").unwrap_or_else(|_| "info".into());
-    // Fails only if somebody set a logger before: then that one it is.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // Fails only if somebody set a logger before: then that one it is.
+    let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
 }
 
 /// One clear sentence instead of the first EPERM on the way.
@@ -187,14 +189,12 @@ impl Daemon {
     ) -> anyhow::Result<WorkerLine> {
         let (orders, orders_in): (_, Receiver<Order>) = mpsc::channel();
         let waker = Waker::new().context("can't make an eventfd")?;
-        let pulse = Arc::new(Pulse::new(clock::now()));
         let lines = Lines {
             orders: orders_in,
             waker: waker.clone(),
             replies: to.replies.clone(),
             notices: to.notices.clone(),
             coordinator: to.waker.clone(),
-            pulse: Arc::clone(&pulse),
             heard: Arc::clone(&to.heard),
         };
         let name = format!("relevo-{}", opened.queue_number);
@@ -207,7 +207,7 @@ impl Daemon {
         );
         self.spawn(&name, closer, move || worker.run())?;
         self.orders.push((orders.clone(), waker.clone()));
-        Ok(WorkerLine { orders, waker, pulse })
+        Ok(WorkerLine { orders, waker })
     }
 
     /// Starts a thread whose error ends the daemon.
@@ -305,7 +305,10 @@ fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     (0..config.engine.workers).map(open).collect()
 }
 
-fn load_rules(_config: &Config) -> anyhow::Result<()> {
+/// The rules come last: from here on packets are diverted, and the queues are there to take them.
+fn load_rules(config: &Config) -> anyhow::Result<()> {
+    let backend = rules::load(config).context("can't load the rules")?;
+    info!(%backend, "rules loaded");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::engine::{Checksum, Meta, Verdict};
 
 /// Packets that the kernel may hold for us in one queue; beyond it drops (and counts `queue_dropped`). At 1500 bytes each
 /// this is 12 MB, some milliseconds of work.
-const QUEUE_LENGTH: u32 = 8_192;
+pub const QUEUE_LENGTH: u32 = 8_192;
 
 /// Bytes of socket buffer for packets on their way to us: a GSO super-packet counts as up to twice its 64 KiB, and one
 /// that finds no room is lost (`user_dropped`). Memory is used only while a backlog lasts.
