@@ -20,7 +20,8 @@ impl Flow {
         for index in 0..self.legs.len() {
             match (self.legs[index].mode, self.legs[index].state) {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
-                (Mode::Relayed, LegState::Open) => self.pump_open(cx, now, index, out),
+                // A client that has not proved itself has acknowledged nothing that could be passed on.
+                (Mode::Relayed, LegState::Open) if !self.is_half_open() => self.pump_open(cx, now, index, out),
                 (_, LegState::Finished) if self.legs[index].ack_due => self.acknowledge(cx, index, out),
                 _ => {}
             }
@@ -226,6 +227,9 @@ impl Flow {
 
     /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.
     fn opens_window(&self, offer: Offer) -> bool {
+        if self.buffer.fin().is_some() {
+            return false;
+        }
         let new_edge = self.window_field(offer).1;
         let left = self.client.edge_out - self.client.ack_out;
         new_edge - self.client.edge_out >= 2 * Pos::from(self.promise.mss) && left < (new_edge - offer.ack) / 2

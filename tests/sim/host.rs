@@ -80,7 +80,9 @@ impl Device for Queues {
         caps
     }
     fn receive(&mut self, _: Instant) -> Option<(RxToken, TxToken<'_>)> {
-        self.rx.pop_front().map(|packet| (RxToken(packet), TxToken(&mut self.tx)))
+        self.rx
+            .pop_front()
+            .map(|packet| (RxToken(packet), TxToken(&mut self.tx)))
     }
     fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
         Some(TxToken(&mut self.tx))
@@ -154,7 +156,11 @@ impl Host {
         service: Option<u16>,
         greeting: u32,
     ) -> Self {
-        let mut queues = Queues { mtu: spec.mtu, rx: VecDeque::new(), tx: VecDeque::new() };
+        let mut queues = Queues {
+            mtu: spec.mtu,
+            rx: VecDeque::new(),
+            tx: VecDeque::new(),
+        };
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = seed_for(spec.first_isn);
         let mut iface = Interface::new(config, &mut queues, Instant::from_micros(0));
@@ -163,8 +169,14 @@ impl Host {
             let _ = list.push(IpCidr::new(addr.into(), if addr.is_ipv4() { 24 } else { 64 }));
         });
         let _ = match addr {
-            IpAddr::V4(_) => iface.routes_mut().add_default_ipv4_route([10, 0, 0, 254].into()).map(|_| ()),
-            IpAddr::V6(_) => iface.routes_mut().add_default_ipv6_route("fd00::fe".parse().expect("address")).map(|_| ()),
+            IpAddr::V4(_) => iface
+                .routes_mut()
+                .add_default_ipv4_route([10, 0, 0, 254].into())
+                .map(|_| ()),
+            IpAddr::V6(_) => iface
+                .routes_mut()
+                .add_default_ipv6_route("fd00::fe".parse().expect("address"))
+                .map(|_| ()),
         };
         let mut host = Self {
             name,
@@ -186,19 +198,29 @@ impl Host {
 
     fn new_socket(&self) -> tcp::Socket<'static> {
         let s = &self.spec;
-        let mut socket =
-            tcp::Socket::new(tcp::SocketBuffer::new(vec![0; s.rx]), tcp::SocketBuffer::new(vec![0; s.tx]));
+        let mut socket = tcp::Socket::new(
+            tcp::SocketBuffer::new(vec![0; s.rx]),
+            tcp::SocketBuffer::new(vec![0; s.tx]),
+        );
         socket.set_tsval_generator(s.timestamps.then_some(tsval as fn() -> u32));
         socket.set_nagle_enabled(s.nagle);
         socket.set_ack_delay((s.ack_delay > 0).then(|| Duration::from_millis(s.ack_delay)));
         socket.set_keep_alive((s.keep_alive > 0).then(|| Duration::from_millis(s.keep_alive)));
-        socket.set_congestion_control(if s.reno { CongestionControl::Reno } else { CongestionControl::None });
+        socket.set_congestion_control(if s.reno {
+            CongestionControl::Reno
+        } else {
+            CongestionControl::None
+        });
         socket
     }
 
     fn keep_listening(&mut self) {
         let Some(port) = self.service else { return };
-        let free = self.slots.iter().filter(|(_, role)| matches!(role, Role::Listener(false))).count();
+        let free = self
+            .slots
+            .iter()
+            .filter(|(_, role)| matches!(role, Role::Listener(false)))
+            .count();
         for _ in free..self.spare_listeners {
             let mut socket = self.new_socket();
             socket.listen(port).expect("a fresh socket may listen");
@@ -210,14 +232,19 @@ impl Host {
     pub fn connect(&mut self, to: SocketAddr, port: u16, app: ClientApp) {
         let sockets = &mut self.sockets;
         self.slots.retain(|(handle, _)| {
-            let same = sockets.get::<tcp::Socket>(*handle).local_endpoint().is_some_and(|e| e.port == port);
+            let same = sockets
+                .get::<tcp::Socket>(*handle)
+                .local_endpoint()
+                .is_some_and(|e| e.port == port);
             if same {
                 sockets.remove(*handle);
             }
             !same
         });
         let mut socket = self.new_socket();
-        socket.connect(self.iface.context(), IpEndpoint::from(to), port).expect("a fresh socket may connect");
+        socket
+            .connect(self.iface.context(), IpEndpoint::from(to), port)
+            .expect("a fresh socket may connect");
         self.slots.push((self.sockets.add(socket), Role::Client(Box::new(app))));
     }
 
@@ -257,7 +284,11 @@ impl Host {
         let from = IpEndpoint::new(p.src.into(), p.sport);
         let sockets = &self.sockets;
         let socket_of = |handle: SocketHandle| sockets.get::<tcp::Socket>(handle);
-        let Some(i) = self.slots.iter().position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from)) else {
+        let Some(i) = self
+            .slots
+            .iter()
+            .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
+        else {
             return true;
         };
         let over = socket_of(self.slots[i].0).state() == State::TimeWait && !socket_of(self.slots[i].0).can_recv();
@@ -272,7 +303,11 @@ impl Host {
         if let Role::Server(app) = role
             && let Some(flow) = app.flow()
         {
-            self.finished.push(Progress { flow, read: app.read, eof: app.eof });
+            self.finished.push(Progress {
+                flow,
+                read: app.read,
+                eof: app.eof,
+            });
         }
         self.sockets.remove(handle);
     }
@@ -332,10 +367,16 @@ impl Host {
     /// How far the machine's application is with a flow, the best of its connections.
     pub fn progress(&self, flow: usize) -> Option<Progress> {
         let open = self.slots.iter().filter_map(|(_, role)| match role {
-            Role::Server(app) => app.flow().map(|flow| Progress { flow, read: app.read, eof: app.eof }),
+            Role::Server(app) => app.flow().map(|flow| Progress {
+                flow,
+                read: app.read,
+                eof: app.eof,
+            }),
             _ => None,
         });
-        open.chain(self.finished.iter().copied()).filter(|p| p.flow == flow).max_by_key(|p| (p.read, p.eof))
+        open.chain(self.finished.iter().copied())
+            .filter(|p| p.flow == flow)
+            .max_by_key(|p| (p.read, p.eof))
     }
 
     /// Every connection in words, for a failure's report.
@@ -348,7 +389,10 @@ impl Host {
                 Role::Listener(true) => "listener".into(),
                 Role::Server(app) => format!("server of flow {:?}: read {} eof {}", app.flow(), app.read, app.eof),
                 Role::Client(app) => {
-                    format!("client of flow {}: written {} read {} done {}", app.flow, app.written, app.read, app.done)
+                    format!(
+                        "client of flow {}: written {} read {} done {}",
+                        app.flow, app.written, app.read, app.done
+                    )
                 }
             };
             text += &format!(
@@ -370,11 +414,22 @@ fn first_isn_is_as_wished() {
             1,
             0,
             0,
-            &crate::app::Dialogue { trailer: 0, records: vec![], ending: crate::app::Ending::HalfClose },
+            &crate::app::Dialogue {
+                trailer: 0,
+                records: vec![],
+                ending: crate::app::Ending::HalfClose,
+            },
         )]);
-        let spec = HostSpec { first_isn: isn, ..crate::scenario::plain_host(1_000) };
+        let spec = HostSpec {
+            first_isn: isn,
+            ..crate::scenario::plain_host(1_000)
+        };
         let mut host = Host::new("c".into(), [10, 0, 1, 1].into(), spec, Rc::clone(&script), None, 0);
-        host.connect(([10, 0, 1, 100], 80).into(), 4000, ClientApp::new(script, 0, Pace::FAST));
+        host.connect(
+            ([10, 0, 1, 100], 80).into(),
+            4000,
+            ClientApp::new(script, 0, Pace::FAST),
+        );
         host.run(1, None).expect("nothing to go wrong");
         let syn = Packet::parse(&host.take_packet().expect("a SYN")).expect("whole");
         assert_eq!(syn.seq, isn);
