@@ -14,7 +14,7 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use crate::app::{ClientApp, Pace, Script, ServerApp};
 use crate::net::LinkSpec;
-use crate::packet::{ACK, Packet, SYN};
+use crate::packet::{ACK, FIN, Packet, SYN};
 
 /// How a host's stack and applications behave.
 #[derive(Clone, Copy, Debug)]
@@ -144,6 +144,8 @@ pub struct Host {
     service: Option<u16>,
     spare_listeners: usize,
     finished: Vec<Progress>,
+    /// Where its FINs end: peer, own port, sequence number.
+    fins: Vec<(IpEndpoint, u16, u32)>,
 }
 
 impl Host {
@@ -191,6 +193,7 @@ impl Host {
             service: service.filter(|_| !spec.refuses),
             spec,
             finished: Vec::new(),
+            fins: Vec::new(),
         };
         host.keep_listening();
         host
@@ -253,7 +256,7 @@ impl Host {
     /// An error is what an application found wrong, with the number of its flow.
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
-        let packet = packet.filter(|p| self.syn_is_welcome(p));
+        let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
         self.queues.rx.extend(packet);
         let time = Instant::from_micros(now as i64);
         loop {
@@ -298,6 +301,21 @@ impl Host {
         over
     }
 
+    /// smoltcp 0.14 takes a third duplicate ACK while only its FIN is unacknowledged for a fast retransmission, finds no
+    /// data to send, and never sends anything again. So such an ACK, which says nothing, is lost here.
+    fn stalls_fin(&self, bytes: &[u8]) -> bool {
+        let Ok(p) = Packet::parse(bytes) else { return false };
+        if p.flags != ACK || p.len > 0 {
+            return false;
+        }
+        let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
+        let waits = self.slots.iter().map(|(h, _)| self.sockets.get::<tcp::Socket>(*h)).any(|s| {
+            let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
+            here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
+        });
+        waits && self.fins.iter().any(|f| (f.0, f.1) == (from, to) && f.2.wrapping_sub(p.ack) as i32 > 0)
+    }
+
     fn forget(&mut self, i: usize) {
         let (handle, role) = self.slots.remove(i);
         if let Role::Server(app) = role
@@ -338,7 +356,15 @@ impl Host {
 
     /// The next packet that the host sends.
     pub fn take_packet(&mut self) -> Option<Vec<u8>> {
-        self.queues.tx.pop_front()
+        let bytes = self.queues.tx.pop_front()?;
+        if let Ok(p) = Packet::parse(&bytes)
+            && p.has(FIN)
+        {
+            let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
+            self.fins.retain(|f| (f.0, f.1) != (to, from));
+            self.fins.push((to, from, p.seq.wrapping_add(p.seq_len())));
+        }
+        Some(bytes)
     }
 
     /// When the host wants to run again if no packet comes.
