@@ -41,6 +41,10 @@ impl Flow {
         if self.must_keep() {
             edge = edge.min(self.buffer.base() + span(self.buffer_limit(cx)));
         }
+        if self.buffer.fin().is_some() {
+            // The client has said that it has no more to send: nothing is gained by inviting it.
+            edge = self.client.edge_out;
+        }
         Offer {
             ack: ack.max(self.client.ack_out),
             edge: edge.max(self.client.edge_out),

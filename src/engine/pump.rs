@@ -227,9 +227,6 @@ impl Flow {
 
     /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.
     fn opens_window(&self, offer: Offer) -> bool {
-        if self.buffer.fin().is_some() {
-            return false;
-        }
         let new_edge = self.window_field(offer).1;
         let left = self.client.edge_out - self.client.ack_out;
         new_edge - self.client.edge_out >= 2 * Pos::from(self.promise.mss) && left < (new_edge - offer.ack) / 2

@@ -309,11 +309,19 @@ impl Host {
             return false;
         }
         let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
-        let waits = self.slots.iter().map(|(h, _)| self.sockets.get::<tcp::Socket>(*h)).any(|s| {
-            let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
-            here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
-        });
-        waits && self.fins.iter().any(|f| (f.0, f.1) == (from, to) && f.2.wrapping_sub(p.ack) as i32 > 0)
+        let waits = self
+            .slots
+            .iter()
+            .map(|(h, _)| self.sockets.get::<tcp::Socket>(*h))
+            .any(|s| {
+                let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
+                here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
+            });
+        waits
+            && self
+                .fins
+                .iter()
+                .any(|f| (f.0, f.1) == (from, to) && f.2.wrapping_sub(p.ack) as i32 > 0)
     }
 
     fn forget(&mut self, i: usize) {

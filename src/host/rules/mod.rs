@@ -35,7 +35,7 @@ impl std::fmt::Display for QueueBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Native => "nft_queue",
-            Self::Compat => "xt_NFQUEUE by nft_compat",
+            Self::Compat => "xt_NFQUEUE through nft_compat",
         })
     }
 }
