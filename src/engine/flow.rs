@@ -77,6 +77,8 @@ pub struct ClientSide {
     pub ts_echo: u32,
     /// It is owed an acknowledgement that says nothing new: it asked (probe, duplicate, misplaced segment).
     pub ack_due: bool,
+    /// It repeats its SYN, although it was promised something by a machine that has died since.
+    pub syn_ack_due: bool,
 }
 
 /// One flow.
@@ -106,6 +108,8 @@ pub struct Flow {
     pub seen_at: Micros,
     /// When its state was entered.
     pub since: Micros,
+    /// When its memory was last looked over.
+    pub shrunk_at: Micros,
     /// It is in the engine's list of flows with work to do.
     pub dirty: bool,
     /// A switch is under way: cached output and an acknowledgement are owed to the client (R12).
@@ -164,7 +168,7 @@ impl Flow {
     /// Whether somebody besides a directly fed original may want the client's bytes.
     #[must_use]
     pub fn must_keep(&self) -> bool {
-        self.legs.iter().any(|l| l.counts() && l.mode == Mode::Relayed)
+        self.has_followers()
     }
     /// Both sides are done, in order or not.
     #[must_use]

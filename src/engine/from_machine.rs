@@ -22,7 +22,7 @@ struct Segment {
 
 impl Flow {
     /// A packet of the machine whose leg is `index`.
-    pub fn from_machine(
+    pub fn hear_machine(
         &mut self,
         cx: &mut Context,
         now: Micros,
@@ -39,9 +39,9 @@ impl Flow {
                 cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
                 Verdict::Drop(DropReason::Fenced)
             }
-            // Our last acknowledgement was lost.
+            // A FIN again: our last acknowledgement was lost.
             LegState::Finished => {
-                self.legs[index].ack_due = true;
+                self.legs[index].ack_due |= p.seq_len() > 0 && !p.flags.contains(Flags::RST);
                 Verdict::Drop(DropReason::Replica)
             }
             LegState::SynSent if is_original => self.original_answers(cx, now, checksum, p, bytes),
@@ -70,9 +70,9 @@ impl Flow {
             return Verdict::Drop(DropReason::Implausible);
         };
         if index == self.original {
-            self.from_original(cx, now, checksum, seg, p, bytes)
+            self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
-            self.from_replica(cx, now, index, seg, p, bytes);
+            self.hear_replica(cx, now, index, seg, p, bytes);
             Verdict::Drop(DropReason::Replica)
         }
     }
@@ -132,7 +132,7 @@ impl Flow {
         seg.u == before && seg.edge <= edge_before
     }
 
-    fn from_original(
+    fn hear_original(
         &mut self,
         cx: &mut Context,
         now: Micros,
@@ -271,7 +271,7 @@ impl Flow {
     }
 
     /// R7, R9: a replica's output is kept for a takeover and acknowledged as far as the client has acknowledged the original's.
-    fn from_replica(&mut self, cx: &mut Context, now: Micros, index: usize, seg: Segment, p: &Parsed, bytes: &[u8]) {
+    fn hear_replica(&mut self, cx: &mut Context, now: Micros, index: usize, seg: Segment, p: &Parsed, bytes: &[u8]) {
         let repeated = seg.end > seg.v && seg.end <= self.legs[index].sent;
         let asks = repeated || (seg.v == seg.end && seg.v < self.legs[index].sent);
         self.note_output(index, seg, p);

@@ -154,6 +154,8 @@ pub enum Command {
 /// What a [`Command`] did in one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
+    /// It was carried out. The last live machine of a service can't be taken down, an unknown one can't be anything.
+    pub applied: bool,
     /// Flows that now have another original.
     pub switched: usize,
     /// Flows that could not go on (client reset, counted).
@@ -284,7 +286,7 @@ impl Engine {
             return Verdict::Drop(DropReason::UnknownFlow);
         };
         let before = flow.is_half_open();
-        let verdict = flow.from_machine(&mut self.cx, now, meta.checksum, index, p, packet);
+        let verdict = flow.hear_machine(&mut self.cx, now, meta.checksum, index, p, packet);
         self.half_open -= usize::from(before && !flow.is_half_open());
         self.touch(key);
         verdict
@@ -335,7 +337,12 @@ impl Engine {
         let verdict = if p.flags.contains(Flags::SYN) {
             // R21: on a finished flow's addresses, or with another number on an unproved one, a SYN starts a new flow.
             if flow.is_over() || (before && p.seq != flow.client.isn) {
-                self.forget(key, true);
+                // Where the machines see another port than the client's own, the old flow can still be played to its end (R24).
+                if flow.has_followers() && self.cx.service(id).source == SourceMode::Psc {
+                    self.table.detach(id, p.src);
+                } else {
+                    self.forget(key, true);
+                }
                 return self.open_flow(now, meta, id, p, packet);
             }
             if before {
@@ -346,7 +353,7 @@ impl Engine {
         } else if flow.state == FlowState::SynSent {
             flow.client_before_answer(&mut self.cx, now, meta.checksum, p, packet)
         } else {
-            flow.from_client(&mut self.cx, now, meta.checksum, p, packet)
+            flow.hear_client(&mut self.cx, now, meta.checksum, p, packet)
         };
         self.half_open -= usize::from(before && !flow.is_half_open());
         self.touch(key);
@@ -394,7 +401,7 @@ impl Engine {
         }
         self.half_open -= usize::from(flow.is_half_open());
         flow.release(&mut self.cx.budget);
-        self.table.remove(flow.service, flow.client.addr, flow.peer);
+        self.table.remove(flow.service, flow.client.addr, flow.peer, key);
         self.cx.stats.count(Counter::FlowsClosed);
     }
 
@@ -428,7 +435,9 @@ impl Engine {
             self.forget(key, true);
             return;
         }
-        let deadline = flow.deadline(&self.cx).max(now + 1);
+        let Some(deadline) = flow.deadline(&self.cx).map(|at| at.max(now + 1)) else {
+            return;
+        };
         if flow.armed.is_none_or(|armed| deadline < armed) {
             flow.armed = Some(deadline);
             self.timers.arm(deadline, key, flow.generation);
@@ -451,10 +460,11 @@ impl Engine {
         match command {
             Command::Down { machine } => self.machine_down(now, machine),
             Command::Up { machine } => {
-                if let Some(down) = self.down_flag(machine) {
-                    *down = false;
+                let known = self.down_flag(machine).map(|down| *down = false);
+                Outcome {
+                    applied: known.is_some(),
+                    ..Outcome::default()
                 }
-                Outcome::default()
             }
             Command::Failover { to } => self.failover(now, to),
         }
@@ -474,6 +484,7 @@ impl Engine {
         if !others {
             return outcome;
         }
+        outcome.applied = true;
         if let Some(down) = self.down_flag(id) {
             *down = true;
         }
@@ -491,6 +502,7 @@ impl Engine {
         if self.down_flag(to).is_none_or(|down| *down) {
             return outcome;
         }
+        outcome.applied = true;
         self.cx.current[usize::from(to.service.0)] = to.machine;
         self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
         outcome

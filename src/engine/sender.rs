@@ -145,11 +145,6 @@ impl Sender {
     pub fn edge(&self) -> Pos {
         self.edge
     }
-    /// Payload bytes of a full segment.
-    #[must_use]
-    pub fn mss(&self) -> Pos {
-        self.mss
-    }
     /// When [`Sender::on_timer`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Micros> {

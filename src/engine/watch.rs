@@ -29,9 +29,10 @@ impl Flow {
         let (acked, edge) = (original.acked(), original.sender.edge());
         let full = self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
+        let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
-            if index == index_of_original || !leg.counts() {
+            if index == index_of_original || !leg.counts() || over {
                 leg.holding_since = None;
                 continue;
             }
@@ -40,10 +41,15 @@ impl Flow {
             let holds = leg.acked() + slack < acked
                 || (leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
                 || (full && leg.acked() <= base && leg.acked() < acked);
-            leg.holding_since = if holds { leg.holding_since.or(Some(now)) } else { None };
+            // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
+            let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
+            leg.holding_since = if holds && !excused {
+                leg.holding_since.or(Some(now))
+            } else {
+                None
+            };
         }
-        let watched = ahead && !self.is_over();
-        self.behind_since = if watched { self.behind_since.or(Some(now)) } else { None };
+        self.behind_since = if ahead { self.behind_since.or(Some(now)) } else { None };
     }
 
     fn silence(&self, cx: &Context) -> Micros {
@@ -74,22 +80,20 @@ impl Flow {
 
     /// When the flow next wants to be asked.
     #[must_use]
-    pub fn deadline(&self, cx: &Context) -> Micros {
+    pub fn deadline(&self, cx: &Context) -> Option<Micros> {
         let limits = &cx.spec.limits;
         let own = match self.state {
-            FlowState::SynSent | FlowState::SynReceived => self.since + limits.half_open_timeout,
-            FlowState::Open => self.seen_at + limits.idle_timeout,
-            FlowState::Closed { at } => at + limits.time_wait,
-            FlowState::Reset { at } => at + limits.close_timeout,
+            FlowState::SynSent | FlowState::SynReceived => Some(self.since + limits.half_open_timeout),
+            FlowState::Open => Some(self.seen_at + limits.idle_timeout),
+            // While legs are being played to the end, their deadlines count.
+            FlowState::Closed { .. } | FlowState::Reset { .. } if self.has_followers() => None,
+            FlowState::Closed { at } => Some(at + limits.time_wait),
+            FlowState::Reset { at } => Some(at),
         };
         let legs = self.legs.iter().filter_map(|leg| self.leg_deadline(cx, leg)).min();
         let behind = self.behind_since.map(|at| at + self.silence(cx));
-        let shrink = (self.buffered() > 0).then(|| self.seen_at + SHRINK_AFTER);
-        [Some(own), legs, behind, shrink]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(own)
+        let shrink = (self.buffered() > 0).then(|| self.seen_at.max(self.shrunk_at) + SHRINK_AFTER);
+        [own, legs, behind, shrink].into_iter().flatten().min()
     }
 
     /// A deadline may have passed. What is to be sent follows from the next pump.
@@ -105,7 +109,7 @@ impl Flow {
         }
         if now >= self.seen_at + SHRINK_AFTER && self.buffered() > 0 {
             self.shrink(cx);
-            self.seen_at = self.seen_at.max(now.saturating_sub(SHRINK_AFTER) + 1);
+            self.shrunk_at = now;
         }
     }
 
@@ -121,7 +125,6 @@ impl Flow {
     fn on_leg_timer(&mut self, cx: &mut Context, now: Micros, index: usize) {
         let limit = cx.causality_limit(self.service);
         let timeout = cx.service(self.service).replica_timeout;
-        let over = self.is_over();
         let leg = &mut self.legs[index];
         if !leg.counts() || leg.mode != Mode::Relayed {
             return;
@@ -154,7 +157,7 @@ impl Flow {
             }
         }
         let held = leg.holding_since.map(|at| at.max(leg.progress_at) + timeout);
-        if held.is_some_and(|at| now >= at) && !over {
+        if held.is_some_and(|at| now >= at) {
             let machine = MachineRef {
                 service: self.service,
                 machine: leg.machine,

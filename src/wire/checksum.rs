@@ -19,10 +19,7 @@ pub const fn add(a: u64, b: u64) -> u64 {
 
 /// Folds a sum to 16 bits.
 #[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "folded three times, the sum fits in 16 bits"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "a folded sum fits in 16 bits")]
 pub const fn fold(sum: u64) -> u16 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff); // below 2^33
     let sum = (sum >> 16) + (sum & 0xffff); // below 2^17 + 2^16
@@ -39,29 +36,28 @@ pub const fn finish(sum: u64) -> u16 {
 /// Adds the big-endian 16-bit words of `bytes` to `initial`; a last odd byte counts as the high half of a word.
 #[must_use]
 pub fn sum(bytes: &[u8], initial: u64) -> u64 {
-    // The sum is the same in either byte order but for a final swap (RFC 1071 section 2 B), so whole native words are added:
-    // four independent 64-bit lanes, each with its own carries in the upper half of a u128.
-    let mut lanes = [0u128; 4];
+    // The sum is the same in either byte order but for a final swap (RFC 1071 section 2 B), so whole native words are
+    // added, in four lanes that do not wait for each other's carry.
+    let mut lanes = [0; 4];
     let (blocks, rest) = bytes.as_chunks::<32>();
     for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += u128::from(u64::from_ne_bytes(*word));
-        }
+        add_words(&mut lanes, block.as_chunks().0);
     }
-    let (words, rest) = rest.as_chunks::<8>();
-    for (lane, word) in lanes.iter_mut().zip(words) {
-        *lane += u128::from(u64::from_ne_bytes(*word));
-    }
+    let (words, rest) = rest.as_chunks();
+    add_words(&mut lanes, words);
     let mut last = [0; 8];
     for (to, from) in last.iter_mut().zip(rest) {
         *to = *from;
     }
-    let mut native = u64::from_ne_bytes(last);
-    for lane in lanes {
-        native = add(add(native, lane as u64), (lane >> 64) as u64);
-    }
+    let native = lanes.into_iter().fold(u64::from_ne_bytes(last), add);
     add(initial, u64::from(u16::from_be(fold(native))))
+}
+
+/// Adds at most four words, one to each lane.
+fn add_words(lanes: &mut [u64; 4], words: &[[u8; 8]]) {
+    for (lane, word) in lanes.iter_mut().zip(words) {
+        *lane = add(*lane, u64::from_ne_bytes(*word));
+    }
 }
 
 /// The sum of TCP's pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1). `tcp_len` is header and payload in bytes.
@@ -75,6 +71,7 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, tcp_len: u32) -> u64 {
 
 /// The sum of an address.
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves are taken apart")]
 pub fn address(address: IpAddr) -> u64 {
     match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
@@ -125,4 +122,75 @@ pub(super) fn pseudo_header_sum(bytes: &[u8], layout: &Layout, end: usize) -> Op
 /// The sum over pseudo header, TCP header and payload, checksum field included.
 pub(super) fn tcp_sum(bytes: &[u8], layout: &Layout, end: usize) -> Option<u64> {
     Some(sum(bytes.get(layout.tcp..end)?, pseudo_header_sum(bytes, layout, end)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 1071 section 2, word by word.
+    fn by_the_book(bytes: &[u8], initial: u64) -> u16 {
+        let words = bytes
+            .chunks(2)
+            .map(|word| u64::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u64::from(low)));
+        let mut sum = u128::from(initial) + words.map(u128::from).sum::<u128>();
+        while sum > 0xffff {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        u16::try_from(sum).unwrap()
+    }
+
+    #[test]
+    fn example_of_rfc_1071() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(fold(sum(&bytes, 0)), 0xddf2);
+    }
+
+    #[test]
+    fn example_of_rfc_1624() {
+        // Section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285 gives 0x0000, where equation 2 gave 0xffff.
+        assert_eq!(update(0xdd2f, add(negate(0x5555), 0x3285)), 0x0000);
+    }
+
+    #[test]
+    fn sum_of_every_length_and_alignment() {
+        let bytes: Vec<u8> = (0..200u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        for start in 0..9 {
+            for end in start..bytes.len() {
+                let part = &bytes[start..end];
+                assert_eq!(fold(sum(part, 0)), by_the_book(part, 0), "{start}..{end}");
+                assert_eq!(fold(sum(part, u64::MAX)), by_the_book(part, u64::MAX), "{start}..{end}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_nothing_but_zeros_sums_to_zero() {
+        assert_eq!(sum(&[0; 77], 0), 0);
+        assert_eq!(fold(sum(&[0xff; 65536], 0)), 0xffff);
+        assert_eq!(fold(add(5, negate(5))), 0xffff);
+    }
+
+    #[test]
+    fn folding_at_the_limits() {
+        for (sum, folded) in [
+            (0, 0),
+            (0xffff, 0xffff),
+            (0x1_0000, 1),
+            (0x1_ffff, 1),
+            (u64::MAX, 0xffff),
+            (u64::MAX - 1, 0xfffe),
+        ] {
+            assert_eq!(fold(sum), folded, "{sum:x}");
+        }
+    }
+
+    #[test]
+    fn odd_start_is_a_byte_swap() {
+        let bytes = [9, 1, 2, 3, 4, 5];
+        let split = add(sum(&bytes[..1], 0), shift_to_odd(sum(&bytes[1..], 0)));
+        assert_eq!(fold(split), fold(sum(&bytes, 0)));
+    }
 }

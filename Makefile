@@ -1,0 +1,60 @@
+# What can be done here: make help.
+
+CARGO   ?= cargo
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CONFIG  ?= /etc/relevo/relevo.toml
+
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+RELEVO  := $(TARGET)/release/relevo
+SBINDIR := $(PREFIX)/sbin
+UNITDIR := $(PREFIX)/lib/systemd/system
+DOCDIR  := $(PREFIX)/share/doc/relevo
+
+# nft, nginx and tcpdump live here, and not every root's PATH has it.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build test demo bench-rtt load-rules unload-rules check-rules install uninstall
+
+help: ## this list
+	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@echo "CONFIG=$(CONFIG)  PREFIX=$(PREFIX)  DESTDIR=$(DESTDIR)"
+
+deps: ## install the Debian packages that build, tests and demo lack
+	@scripts/deps.sh test
+
+build: ## build the binary in release mode
+	@scripts/deps.sh build
+	$(CARGO) build --release --locked
+
+test: deps ## unit tests, simulation, and real stacks in network namespaces
+	$(CARGO) test --locked --no-fail-fast
+
+demo: deps ## freeze the original in the middle of a redis load, an upload and a download
+	$(CARGO) build --release --locked --bin relevo --example demo
+	@$(TARGET)/release/examples/demo
+
+bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1]; result in bench-results
+	$(CARGO) bench --locked --bench rtt
+
+load-rules: build ## load the nftables rules for CONFIG
+	$(RELEVO) rules load --config $(CONFIG)
+
+unload-rules: build ## unload the nftables rules of CONFIG
+	$(RELEVO) rules unload --config $(CONFIG)
+
+check-rules: build ## check CONFIG and show the nftables rules that it leads to
+	$(RELEVO) check --config $(CONFIG)
+	$(RELEVO) rules show --config $(CONFIG)
+
+install: build ## install binary, systemd unit and documents under DESTDIR/PREFIX
+	install -D -m 755 $(RELEVO) $(DESTDIR)$(SBINDIR)/relevo
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's#/usr/local/sbin/relevo#$(SBINDIR)/relevo#' systemd/relevo.service > $(DESTDIR)$(UNITDIR)/relevo.service
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE-MIT LICENSE-APACHE
+
+uninstall: ## remove what install has put there; the configuration stays
+	rm -f $(DESTDIR)$(SBINDIR)/relevo $(DESTDIR)$(UNITDIR)/relevo.service
+	rm -rf $(DESTDIR)$(DOCDIR)

@@ -1,0 +1,220 @@
+//! `make bench-rtt`: what the engine adds to the round trip of a 64-byte request and answer.
+//!
+//! sockperf's TCP ping-pong from the client to the same server program on the original, by four ways that take turns in one run:
+//!
+//! - `routed`: straight to the machine's own address, through the same host, past the engine;
+//! - `relevo0`: through a PSC without replicas;
+//! - `relevo3`: through a PSC with three replicas, whose servers run on the other core;
+//! - `relevo3-same`: the same with the replicas' servers on the one core, too.
+//!
+//! Client, engine and the original's server are pinned to core 0. One engine process serves all the PSCs.
+//! Each round measures every way once; the result is the median over the rounds of each round's median, as a ratio to `routed`.
+//!
+//! `ROUNDS` (default 11) and `SECONDS` (default 1, of each measurement) may be set in the environment.
+
+#[allow(dead_code, reason = "shared with tests and demo; each uses its part")]
+#[path = "../../tests/net/lab/mod.rs"]
+mod lab;
+
+mod record;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lab::engine::{Engine, ServiceConfig};
+use lab::process::Process;
+use lab::services::{addresses, wait_until_listening};
+use lab::{Family, Lab};
+
+/// Bytes of a request and of its answer, as in the thesis.
+pub const MESSAGE: &str = "64";
+/// The original's servers, and the replicas' on the other core.
+const PORT: u16 = 11111;
+/// The replicas' servers on the same core.
+const SAME_CORE_PORT: u16 = 11112;
+/// Where client, engine and original run.
+const CORE: &str = "0";
+
+/// One way from the client to a server.
+pub struct Way {
+    /// As in the closing line.
+    pub name: &'static str,
+    /// What it means.
+    pub what: &'static str,
+    /// Where the client connects.
+    to: SocketAddr,
+    /// Each round's median round-trip time in microseconds.
+    pub rtt_us: Vec<f64>,
+}
+
+fn main() -> ExitCode {
+    // `cargo bench` and `cargo test --benches` pass flags of their own; there is nothing to choose here.
+    let rounds = match number("ROUNDS", 11, 3) {
+        Ok(n) => n,
+        Err(usage) => return fail(&usage),
+    };
+    let seconds = match number("SECONDS", 1, 1) {
+        Ok(n) => n,
+        Err(usage) => return fail(&usage),
+    };
+    lab::clean_up_on_interrupt();
+    let other_core = if std::thread::available_parallelism().map_or(1, usize::from) > 1 {
+        "1"
+    } else {
+        "0"
+    };
+
+    let lab = Lab::new(4);
+    let _servers = start_servers(&lab, other_core);
+    let (psc0, psc3, psc3same) = (
+        lab.psc(Family::V4, PORT),
+        lab.psc(Family::V4, PORT + 100),
+        lab.psc(Family::V4, PORT + 200),
+    );
+    let machines = addresses(lab.machines(), Family::V4, PORT);
+    let mut same_core = addresses(lab.machines(), Family::V4, SAME_CORE_PORT);
+    same_core[0] = machines[0];
+    let _engine = Engine::start_by(
+        &lab,
+        &[
+            ServiceConfig::new("rtt0", psc0, &machines[..1]),
+            ServiceConfig::new("rtt3", psc3, &machines),
+            ServiceConfig::new("rtt3same", psc3same, &same_core),
+        ],
+        &["taskset", "-c", CORE],
+    );
+    let way = |name, what, to| Way {
+        name,
+        what,
+        to,
+        rtt_us: Vec::new(),
+    };
+    let mut ways = [
+        way("routed", "plain routing to the machine's own address", machines[0]),
+        way("relevo0", "Relevo, no replica", psc0),
+        way(
+            "relevo3",
+            "Relevo, 3 replicas with their servers on the other core",
+            psc3,
+        ),
+        way(
+            "relevo3-same",
+            "Relevo, 3 replicas with their servers on the same core",
+            psc3same,
+        ),
+    ];
+    println!(
+        "{MESSAGE}-byte TCP ping-pong, {rounds} rounds of {seconds} s for each of {} ways",
+        ways.len()
+    );
+    println!(
+        "client, engine and original on core {CORE}, replicas on core {other_core} (and, as relevo3-same, on {CORE})"
+    );
+    for round in 1..=rounds {
+        let mut line = format!("round {round:2}:");
+        for way in &mut ways {
+            match ping_pong(&lab, way.to, seconds) {
+                Ok(rtt) => {
+                    line.push_str(&format!("  {} {rtt:.1} us", way.name));
+                    way.rtt_us.push(rtt);
+                }
+                Err(error) => return fail(&format!("rtt: {}: {error}", way.name)),
+            }
+        }
+        println!("{line}");
+    }
+    match record::write(&ways, rounds, seconds, other_core) {
+        Ok(closing_line) => {
+            println!("{closing_line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&format!("rtt: {error:#}")),
+    }
+}
+
+fn number(name: &str, default: u64, least: u64) -> Result<u64, String> {
+    match std::env::var(name) {
+        Err(_) => Ok(default),
+        Ok(text) => match text.parse() {
+            Ok(n) if n >= least => Ok(n),
+            _ => Err(format!(
+                "usage: make bench-rtt [ROUNDS=n] [SECONDS=n]; {name} is a number from {least} up, not {text:?}"
+            )),
+        },
+    }
+}
+
+fn fail(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(if why.starts_with("usage") { 2 } else { 1 })
+}
+
+/// A sockperf server on the original, two on each replica.
+fn start_servers(lab: &Lab, other_core: &str) -> Vec<Process> {
+    let mut servers = Vec::new();
+    for (i, host) in lab.machines().iter().enumerate() {
+        let cores = if i == 0 {
+            vec![(PORT, CORE)]
+        } else {
+            vec![(PORT, other_core), (SAME_CORE_PORT, CORE)]
+        };
+        for (port, core) in cores {
+            let mut command = host.command("taskset");
+            command.args([
+                "-c",
+                core,
+                "sockperf",
+                "server",
+                "--tcp",
+                "-i",
+                "0.0.0.0",
+                "-p",
+                &port.to_string(),
+            ]);
+            servers.push(Process::start(
+                &format!("sockperf-{}-{port}", host.name()),
+                lab.dir(),
+                &mut command,
+            ));
+            wait_until_listening(host, port);
+        }
+    }
+    servers
+}
+
+/// One measurement: the median round-trip time in microseconds.
+fn ping_pong(lab: &Lab, to: SocketAddr, seconds: u64) -> Result<f64, String> {
+    let mut command = lab.client().command("taskset");
+    command.args([
+        "-c",
+        CORE,
+        "sockperf",
+        "ping-pong",
+        "--tcp",
+        "--full-rtt",
+        "-m",
+        MESSAGE,
+    ]);
+    command.args([
+        "-i",
+        &to.ip().to_string(),
+        "-p",
+        &to.port().to_string(),
+        "-t",
+        &seconds.to_string(),
+    ]);
+    let mut client = Process::start("sockperf", lab.dir(), &mut command);
+    let status = client
+        .wait_up_to(Duration::from_secs(seconds + 15))
+        .ok_or("sockperf hangs")?;
+    let said = client.log();
+    let median = said
+        .lines()
+        .find_map(|line| line.split_once("percentile 50.000 ="))
+        .map(|(_, n)| n.trim());
+    match median.and_then(|n| n.parse().ok()) {
+        Some(rtt) if status.success() => Ok(rtt),
+        _ => Err(format!("sockperf ended with {status} and said:\n{said}")),
+    }
+}

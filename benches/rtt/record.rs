@@ -1,0 +1,167 @@
+//! Medians, the closing line, and the files in bench-results.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::Way;
+
+/// What a reader must not conclude from the figures.
+const NOT_SHOWN: &str = "Namespaces on one machine with veth links, everything that matters on one core: the figures compare the cost of \
+the ways in processor time and wake-ups, under one client with one request in flight. They say nothing of real networks' latency, of \
+throughput, of many connections, or of the tail. Absolute times drift with the machine's speed; only the ratios count. The routed way \
+passes the same host with the engine's rules loaded, which do not match it.";
+
+/// A way's figures against the routed way's.
+struct Row<'a> {
+    way: &'a Way,
+    median_us: f64,
+    ratio: f64,
+    /// Least and greatest ratio of one round to the routed way's figure in the same round.
+    spread: (f64, f64),
+}
+
+/// Writes `bench-results/rtt-<date>-<commit>.{md,json}`; returns the closing line.
+pub fn write(ways: &[Way], rounds: u64, seconds: u64, other_core: &str) -> Result<String> {
+    let routed = &ways[0];
+    let rows: Vec<Row> = ways
+        .iter()
+        .map(|way| {
+            let ratios = || way.rtt_us.iter().zip(&routed.rtt_us).map(|(rtt, base)| rtt / base);
+            Row {
+                way,
+                median_us: median(&way.rtt_us),
+                ratio: median(&way.rtt_us) / median(&routed.rtt_us),
+                spread: (ratios().fold(f64::INFINITY, f64::min), ratios().fold(0.0, f64::max)),
+            }
+        })
+        .collect();
+    let surroundings = Surroundings::read();
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-results");
+    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    let name = format!("rtt-{}-{}", surroundings.date, surroundings.commit);
+    let closing = closing_line(&rows);
+    let how = format!(
+        "{}-byte TCP ping-pong (sockperf), {rounds} rounds of {seconds} s a way, the ways taking turns; client, engine and \
+         original on core 0, replicas' servers on core {other_core} (relevo3-same: on core 0).",
+        crate::MESSAGE
+    );
+    std::fs::write(
+        dir.join(format!("{name}.md")),
+        markdown(&rows, &surroundings, &how, &closing),
+    )
+    .with_context(|| format!("write {name}.md"))?;
+    let json = serde_json::to_string_pretty(&json(&rows, &surroundings, &how))?;
+    std::fs::write(dir.join(format!("{name}.json")), json + "\n").with_context(|| format!("write {name}.json"))?;
+    println!("written: bench-results/{name}.md and .json");
+    Ok(closing)
+}
+
+/// `rtt: routed=1.00 relevo0=... relevo3=...`
+fn closing_line(rows: &[Row]) -> String {
+    let shown = rows.iter().filter(|row| row.way.name != "relevo3-same");
+    let ratios: Vec<String> = shown.map(|row| format!("{}={:.2}", row.way.name, row.ratio)).collect();
+    format!("rtt: {}", ratios.join(" "))
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n.is_multiple_of(2) => (sorted[middle - 1] + sorted[middle]) / 2.0,
+        _ => sorted[middle],
+    }
+}
+
+fn markdown(rows: &[Row], surroundings: &Surroundings, how: &str, closing: &str) -> String {
+    let Surroundings {
+        date,
+        commit,
+        kernel,
+        processor,
+    } = surroundings;
+    let mut text = format!(
+        "# Round-trip time, {date}, commit {commit}\n\n{how}\n\nKernel {kernel}; processor {processor}.\n\n\
+         | way | median RTT, µs | ratio of medians | rounds' ratios, least to greatest |\n|---|---|---|---|\n"
+    );
+    for Row {
+        way,
+        median_us,
+        ratio,
+        spread,
+    } in rows
+    {
+        text += &format!(
+            "| {}: {} | {median_us:.1} | {ratio:.2} | {:.2} to {:.2} |\n",
+            way.name, way.what, spread.0, spread.1
+        );
+    }
+    text + &format!("\nWhat it does not show: {NOT_SHOWN}\n\n    {closing}\n")
+}
+
+fn json(rows: &[Row], surroundings: &Surroundings, how: &str) -> serde_json::Value {
+    let Surroundings {
+        date,
+        commit,
+        kernel,
+        processor,
+    } = surroundings;
+    let ways: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            serde_json::json!({
+                "way": row.way.name, "what": row.way.what, "median_us": row.median_us, "ratio": row.ratio,
+                "least_ratio": row.spread.0, "greatest_ratio": row.spread.1, "rounds_us": row.way.rtt_us,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "bench": "rtt", "date": date, "commit": commit, "kernel": kernel, "processor": processor, "how": how, "ways": ways,
+        "not_shown": NOT_SHOWN,
+    })
+}
+
+/// Where and when it was measured.
+struct Surroundings {
+    date: String,
+    commit: String,
+    kernel: String,
+    processor: String,
+}
+
+impl Surroundings {
+    fn read() -> Self {
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_once(':'))
+                .map_or("unknown", |(_, value)| value.trim())
+        };
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let dirty = !printed("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+        let commit = printed("git", &["rev-parse", "--short=10", "HEAD"]);
+        Self {
+            date: printed("date", &["+%Y-%m-%d"]),
+            commit: format!(
+                "{}{}",
+                if commit.is_empty() { "unknown" } else { &commit },
+                if dirty { "-changed" } else { "" }
+            ),
+            kernel: printed("uname", &["-r"]),
+            processor: format!("{}, {cores} cores", field("model name")),
+        }
+    }
+}
+
+fn printed(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(args)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    output
+        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+        .unwrap_or_default()
+}

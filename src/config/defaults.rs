@@ -1,0 +1,52 @@
+//! Every default of the configuration file, once. `relevo check --print` shows what they come to.
+
+use std::ops::RangeInclusive;
+
+use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, SECOND, SourceMode, Successor, UnknownPolicy};
+
+/// `[engine] workers`: queues, and threads to serve them.
+pub const WORKERS: u16 = 2;
+/// `[engine] first_queue`: the others follow it.
+pub const FIRST_QUEUE: u16 = 0;
+/// `[engine] admin_socket`, also where `relevo status` looks unless told otherwise.
+pub const ADMIN_SOCKET: &str = "/run/relevo/admin.sock";
+/// `[engine] sysctls`: whether `relevo run` sets what it needs under /proc/sys.
+pub const SYSCTLS: bool = true;
+
+/// `[engine] max_flows`, for the whole host (R18).
+pub const MAX_FLOWS: usize = 200_000;
+/// `[engine] max_half_open`, for the whole host (R18).
+pub const MAX_HALF_OPEN: usize = 8_192;
+/// `[engine] flow_buffer` in bytes: a window of 4 MiB is the most that Linux receives by default (`tcp_rmem`).
+pub const FLOW_BUFFER: usize = 4 << 20;
+/// `[engine] total_buffer` in bytes, for the whole host (R18).
+pub const TOTAL_BUFFER: usize = 1 << 30;
+/// `[engine] ports`: the server-side ports for clients whose own port is taken.
+pub const PORTS: RangeInclusive<u16> = 20_000..=60_999;
+/// `[engine] half_open_timeout`.
+pub const HALF_OPEN_TIMEOUT: Micros = 30 * SECOND;
+/// `[engine] close_timeout` (R10).
+pub const CLOSE_TIMEOUT: Micros = 10 * SECOND;
+/// `[engine] time_wait`.
+pub const TIME_WAIT: Micros = 5 * SECOND;
+/// `[engine] idle_timeout`: five days, as conntrack has it for established connections.
+pub const IDLE_TIMEOUT: Micros = 5 * 24 * 3_600 * SECOND;
+
+/// `source` (design section 2).
+pub const SOURCE: SourceMode = SourceMode::Psc;
+/// `max_lag` (R4): an acknowledged byte is in every live machine's TCP.
+pub const MAX_LAG: MaxLag = MaxLag::Bytes(0);
+/// `successor` (R16).
+pub const SUCCESSOR: Successor = Successor::First;
+/// `replica_timeout` (R15).
+pub const REPLICA_TIMEOUT: Micros = 200 * MILLISECOND;
+/// `unknown` (R19).
+pub const UNKNOWN: UnknownPolicy = UnknownPolicy::Reset;
+/// `detect` (R14, R11).
+pub const DETECT: DetectSpec = DetectSpec {
+    floor: 5 * MILLISECOND,
+    probe_interval: 100 * MILLISECOND,
+    probes: 3,
+    hang: None,
+    vote: 20 * MILLISECOND,
+};

@@ -1,0 +1,603 @@
+//! The one thread that sees all shards: turns evidence into proof (R14), proof into commands, and answers the operator.
+//!
+//! It never works on a flow and never waits for a worker: orders go out, and each operation is finished when the last
+//! worker's reply has come in.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use anyhow::Context;
+use tracing::{debug, info, trace, warn};
+
+use super::heard::LastHeard;
+use super::limit::RateLimit;
+use super::roster::{Roster, State};
+use super::status::{Answer, Request, Sources, Status, Takeover};
+use super::worker::{Notice, Order, Reply, WorkerStatus};
+use crate::engine::detect::{Action, Detector};
+use crate::engine::{Command, Event, MILLISECOND, MachineRef, Micros, Outcome, Reason, SECOND, ServiceSpec};
+use crate::host::clock;
+use crate::host::probe::Pinger;
+use crate::host::queue::{Waker, kernel_queues};
+
+/// Waking this much too late means that the whole host stood still, as a paused virtual machine does: packets that arrived
+/// meanwhile have not even been handed out. For anything less, see [`Then::Judge`].
+const PAUSE: Micros = 20 * MILLISECOND;
+
+/// Pauses that may restart bursts within a second. On a host that is always late, death must still be provable.
+const PAUSES_PER_SECOND: u32 = 2;
+
+/// What others want of the coordinator.
+pub enum Input {
+    /// The operator, by the admin socket.
+    Ask(Request, Sender<Answer>),
+    /// The end.
+    Stop,
+}
+
+/// The coordinator's ends of the lines to one worker.
+pub struct WorkerLine {
+    /// Orders go out here.
+    pub orders: Sender<Order>,
+    /// Used after each.
+    pub waker: Waker,
+}
+
+/// The coordinator's ends of all other lines.
+pub struct Ears {
+    /// Wakes the coordinator.
+    pub waker: Waker,
+    /// What engines noticed.
+    pub notices: Receiver<Notice>,
+    /// What workers report.
+    pub replies: Receiver<Reply>,
+    /// What others want.
+    pub inputs: Receiver<Input>,
+    /// Written by the workers.
+    pub heard: Arc<LastHeard>,
+}
+
+/// The state of the thread.
+pub struct Coordinator {
+    roster: Roster,
+    detector: Detector,
+    pinger: Pinger,
+    workers: Vec<WorkerLine>,
+    ears: Ears,
+    operations: BTreeMap<u64, Operation>,
+    next_number: u64,
+    /// The worker that sends the next probe.
+    next_prober: usize,
+    /// What the detector was last told, in the order of [`LastHeard::iter`].
+    told: Vec<Micros>,
+    pauses: PauseBudget,
+    started: Micros,
+    lonely: RateLimit,
+}
+
+/// Something asked of all workers, until the last has answered.
+struct Operation {
+    missing: usize,
+    outcome: Outcome,
+    done_at: Micros,
+    statuses: Vec<WorkerStatus>,
+    then: Then,
+    /// Who wants to know.
+    asker: Option<Sender<Answer>>,
+}
+
+/// What all workers are asked to do.
+#[derive(Clone, Copy)]
+enum Task {
+    Command(Command),
+    Drain,
+    Status,
+}
+
+/// How an operation ends.
+enum Then {
+    /// With a status report.
+    Report,
+    /// With a judgement (R14: a worker that was itself not scheduled in time disqualifies its own evidence). Its answer may
+    /// have been waiting in a queue that nobody read; now all have been read.
+    Judge {
+        machine: MachineRef,
+        reason: Reason,
+        suspected_at: Micros,
+    },
+    /// With a plain yes: a machine was enabled.
+    Confirm,
+    /// With a takeover to be recorded, or a replica's end.
+    Takeover {
+        machine: MachineRef,
+        was_original: bool,
+        record: Takeover,
+        decided_at: Micros,
+    },
+}
+
+impl Coordinator {
+    /// Puts the coordinator together.
+    #[must_use]
+    pub fn new(services: &[ServiceSpec], pinger: Pinger, workers: Vec<WorkerLine>, ears: Ears) -> Self {
+        let now = clock::now();
+        Self {
+            roster: Roster::new(services),
+            detector: Detector::new(services, now),
+            pinger,
+            workers,
+            told: ears.heard.iter().map(|(_, at)| at).collect(),
+            ears,
+            operations: BTreeMap::new(),
+            next_number: 0,
+            next_prober: 0,
+            pauses: PauseBudget::default(),
+            started: now,
+            lonely: RateLimit::new(),
+        }
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            let deadline = self.detector.next_deadline();
+            self.pinger
+                .wait(&self.ears.waker, clock::until(deadline, clock::now()))
+                .context("waiting for probes")?;
+            let now = clock::now();
+            while let Ok(reply) = self.ears.replies.try_recv() {
+                self.handle_reply(reply);
+            }
+            while let Ok(input) = self.ears.inputs.try_recv() {
+                match input {
+                    Input::Ask(request, asker) => self.handle_request(request, asker),
+                    Input::Stop => return Ok(()),
+                }
+            }
+            self.handle_echoes(now);
+            self.handle_notices();
+            self.tell_heard();
+            let patience = self.detector.patience().max(PAUSE);
+            if deadline.is_some_and(|d| now > d.saturating_add(patience)) && self.pauses.allow(now) {
+                debug!("this host stood still: bursts begin again");
+                self.detector.handle_stall(now);
+            }
+            while let Some(action) = self.detector.poll(now) {
+                self.act(action);
+            }
+        }
+    }
+
+    fn handle_echoes(&mut self, now: Micros) {
+        while let Some(reply) = self.pinger.take_reply(now) {
+            for (machine, _) in self.ears.heard.iter() {
+                let Some(record) = self.roster.machine_mut(machine) else {
+                    continue;
+                };
+                if same_address(record.addr.ip(), reply.from) {
+                    record.echo_rtt = Some(reply.rtt);
+                    self.ears.heard.note(machine, now);
+                    self.detector.handle_probe_reply(now, machine);
+                }
+            }
+        }
+    }
+
+    fn handle_notices(&mut self) {
+        while let Ok(notice) = self.ears.notices.try_recv() {
+            match notice {
+                Notice::ProbeReply { at, machine } => self.detector.handle_probe_reply(at, machine),
+                Notice::Event {
+                    at,
+                    event: Event::Suspect { machine, reason },
+                } => {
+                    trace!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
+                    self.detector.handle_suspect(at, machine, reason);
+                }
+                Notice::Event {
+                    at,
+                    event: Event::Evict { machine },
+                } => {
+                    self.take_down(machine, State::Evicted, Reason::ReplicaTimeout, at, None);
+                }
+            }
+        }
+    }
+
+    /// Passes on what the workers have heard since the last time.
+    fn tell_heard(&mut self) {
+        for ((machine, at), told) in self.ears.heard.iter().zip(&mut self.told) {
+            if at > *told {
+                *told = at;
+                self.detector.handle_heard(at, machine);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Probe { machine } => {
+                trace!(machine = ?self.roster.names(machine), "probe");
+                if let Some(addr) = self.roster.machine(machine).map(|m| m.addr) {
+                    self.pinger.ping(clock::now(), addr.ip());
+                }
+                self.next_prober = (self.next_prober + 1) % self.workers.len().max(1);
+                if let Some(post) = self.workers.get_mut(self.next_prober) {
+                    post.order(Order::Probe(machine));
+                }
+            }
+            Action::Down {
+                machine,
+                reason,
+                suspected_at,
+            } => {
+                debug!(machine = ?self.roster.names(machine), reason = reason.name(), "silent: judged once the queues are read");
+                self.start(
+                    Then::Judge {
+                        machine,
+                        reason,
+                        suspected_at,
+                    },
+                    None,
+                    Task::Drain,
+                );
+            }
+        }
+    }
+
+    /// A machine has let a burst pass, and the workers have since read all that had arrived: has it really said nothing?
+    fn judge(&mut self, machine: MachineRef, reason: Reason, suspected_at: Micros) {
+        let now = clock::now();
+        self.handle_echoes(now);
+        if self.ears.heard.get(machine) > suspected_at {
+            debug!(machine = ?self.roster.names(machine), "alive: its answer was waiting in a queue");
+            self.detector.handle_up(now, machine);
+        } else {
+            self.take_down(machine, State::Down, reason, suspected_at, None);
+        }
+    }
+
+    /// Takes a machine out of all shards, unless it is out already or nobody would be left.
+    fn take_down(
+        &mut self,
+        machine: MachineRef,
+        state: State,
+        reason: Reason,
+        suspected_at: Micros,
+        asker: Option<Sender<Answer>>,
+    ) {
+        let now = clock::now();
+        if !self.roster.is_up(machine) {
+            return;
+        }
+        if self.roster.is_last(machine) {
+            if let Some(more) = self.lonely.pass(now) {
+                let (service, name) = self.roster.names(machine);
+                warn!(
+                    service,
+                    machine = name,
+                    reason = reason.name(),
+                    more,
+                    "the last live machine of its service fails: kept"
+                );
+            }
+            // Watch on: it may come back.
+            self.detector.handle_up(now, machine);
+            return;
+        }
+        self.detector.handle_down(machine);
+        let from = self.roster.names(machine).1.to_owned();
+        let was_original = self.roster.take_out(machine, state);
+        let record = Takeover {
+            from,
+            to: self.original_name(machine),
+            reason: reason.name().to_owned(),
+            detect_us: now.saturating_sub(suspected_at),
+            ..Takeover::default()
+        };
+        let then = Then::Takeover {
+            machine,
+            was_original,
+            record,
+            decided_at: now,
+        };
+        self.start(then, asker, Task::Command(Command::Down { machine }));
+    }
+
+    fn original_name(&self, machine: MachineRef) -> String {
+        self.roster
+            .service(machine.service)
+            .map_or_else(String::new, |s| s.machine_name(s.original).to_owned())
+    }
+
+    fn handle_request(&mut self, request: Request, asker: Sender<Answer>) {
+        let refused = match request {
+            Request::Status => {
+                self.start(Then::Report, Some(asker.clone()), Task::Status);
+                Ok(())
+            }
+            Request::Failover { service, to } => self.failover(&service, to.as_deref(), &asker),
+            Request::Machine {
+                service,
+                machine,
+                enable: true,
+            } => self.enable(&service, &machine, &asker),
+            Request::Machine {
+                service,
+                machine,
+                enable: false,
+            } => self.disable(&service, &machine, &asker),
+        };
+        if let Err(why) = refused {
+            // An asker that has gone needs no answer.
+            let _ = asker.send(Answer::error(why));
+        }
+    }
+
+    fn failover(&mut self, service: &str, to: Option<&str>, asker: &Sender<Answer>) -> Result<(), String> {
+        let id = self.roster.find_service(service)?;
+        let named = to.map(|name| self.roster.find_machine(id, name)).transpose()?;
+        let Some(record) = self.roster.service_mut(id) else {
+            return Err("no such service".into());
+        };
+        let from = record.original;
+        let to = match named {
+            Some(machine) => machine.machine,
+            None => record.next_up(from).ok_or("no other machine of the service is up")?,
+        };
+        let target = MachineRef {
+            service: id,
+            machine: to,
+        };
+        let name = record.machine_name(to).to_owned();
+        let from_name = record.machine_name(from).to_owned();
+        let state = record.machines.get(usize::from(to.0)).map_or(State::Down, |m| m.state);
+        if state != State::Up {
+            let state = state.name();
+            return Err(format!(
+                "machine \"{name}\" is {state}; bring it back first: relevo machine enable {service} {name}"
+            ));
+        }
+        record.original = to;
+        let reason = Reason::Command.name().to_owned();
+        let record = Takeover {
+            from: from_name,
+            to: name,
+            reason,
+            ..Takeover::default()
+        };
+        let then = Then::Takeover {
+            machine: target,
+            was_original: from != to,
+            record,
+            decided_at: clock::now(),
+        };
+        self.start(
+            then,
+            Some(asker.clone()),
+            Task::Command(Command::Failover { to: target }),
+        );
+        Ok(())
+    }
+
+    fn disable(&mut self, service: &str, name: &str, asker: &Sender<Answer>) -> Result<(), String> {
+        let machine = self.roster.find_machine(self.roster.find_service(service)?, name)?;
+        if self.roster.is_up(machine) {
+            if self.roster.is_last(machine) {
+                return Err(format!(
+                    "machine \"{name}\" is the last live one of service \"{service}\""
+                ));
+            }
+            self.take_down(
+                machine,
+                State::Disabled,
+                Reason::Command,
+                clock::now(),
+                Some(asker.clone()),
+            );
+        } else {
+            // It is out already; from now on because the operator wants it so.
+            self.roster.take_out(machine, State::Disabled);
+            let _ = asker.send(Answer::done(None));
+        }
+        Ok(())
+    }
+
+    fn enable(&mut self, service: &str, name: &str, asker: &Sender<Answer>) -> Result<(), String> {
+        let machine = self.roster.find_machine(self.roster.find_service(service)?, name)?;
+        if self.roster.is_up(machine) {
+            let _ = asker.send(Answer::done(None));
+            return Ok(());
+        }
+        if let Some(record) = self.roster.machine_mut(machine) {
+            record.state = State::Up;
+        }
+        self.detector.handle_up(clock::now(), machine);
+        info!(service, machine = name, "machine enabled: it serves new flows");
+        self.start(
+            Then::Confirm,
+            Some(asker.clone()),
+            Task::Command(Command::Up { machine }),
+        );
+        Ok(())
+    }
+
+    /// Gives all workers a task and opens the operation that their replies will close.
+    fn start(&mut self, then: Then, asker: Option<Sender<Answer>>, task: Task) {
+        self.next_number += 1;
+        let number = self.next_number;
+        for post in &mut self.workers {
+            post.order(match task {
+                Task::Command(command) => Order::Command(number, command),
+                Task::Drain => Order::Drain(number),
+                Task::Status => Order::Status(number),
+            });
+        }
+        let (missing, outcome, done_at, statuses) = (self.workers.len(), Outcome::default(), 0, Vec::new());
+        self.operations.insert(
+            number,
+            Operation {
+                missing,
+                outcome,
+                done_at,
+                statuses,
+                then,
+                asker,
+            },
+        );
+    }
+
+    fn handle_reply(&mut self, reply: Reply) {
+        let (Reply::Done(number, ..) | Reply::Status(number, _)) = reply;
+        let Some(operation) = self.operations.get_mut(&number) else {
+            return;
+        };
+        operation.missing = operation.missing.saturating_sub(1);
+        match reply {
+            Reply::Done(_, outcome, at) => {
+                operation.outcome.switched += outcome.switched;
+                operation.outcome.lost += outcome.lost;
+                operation.outcome.legs_freed += outcome.legs_freed;
+                operation.done_at = operation.done_at.max(at);
+            }
+            Reply::Status(_, status) => operation.statuses.push(*status),
+        }
+        if operation.missing == 0
+            && let Some(operation) = self.operations.remove(&number)
+        {
+            self.finish(operation);
+        }
+    }
+
+    fn finish(&mut self, operation: Operation) {
+        let Operation {
+            outcome,
+            done_at,
+            mut statuses,
+            then,
+            asker,
+            ..
+        } = operation;
+        let answer = match then {
+            Then::Judge {
+                machine,
+                reason,
+                suspected_at,
+            } => return self.judge(machine, reason, suspected_at),
+            Then::Confirm => Answer::done(None),
+            Then::Report => {
+                statuses.sort_by_key(|status| status.queue);
+                Answer {
+                    ok: true,
+                    status: Some(self.report(&statuses)),
+                    ..Answer::default()
+                }
+            }
+            Then::Takeover {
+                machine,
+                was_original,
+                mut record,
+                decided_at,
+            } => {
+                record.switch_us = done_at.saturating_sub(decided_at);
+                record.flows = outcome.switched;
+                record.lost = outcome.lost;
+                self.log_takeover(machine, was_original, &record, outcome.legs_freed);
+                let moved = was_original || outcome.switched > 0;
+                if let Some(service) = self.roster.service_mut(machine.service).filter(|_| moved) {
+                    service.last_takeover = Some(record.clone());
+                }
+                Answer::done(moved.then_some(record))
+            }
+        };
+        if let Some(asker) = asker {
+            let _ = asker.send(answer);
+        }
+    }
+
+    fn log_takeover(&self, machine: MachineRef, was_original: bool, record: &Takeover, legs_freed: usize) {
+        let (service, name) = self.roster.names(machine);
+        let Takeover {
+            from,
+            to,
+            reason,
+            detect_us,
+            switch_us,
+            flows,
+            lost,
+        } = record;
+        if was_original || *flows > 0 {
+            warn!(service, from, to, reason, detect_us, switch_us, flows, lost, "takeover");
+        } else {
+            warn!(
+                service,
+                machine = name,
+                reason,
+                detect_us,
+                switch_us,
+                legs_freed,
+                lost,
+                "replica taken out"
+            );
+        }
+    }
+
+    fn report(&self, statuses: &[WorkerStatus]) -> Status {
+        // Without the kernel's view (no such file before the first queue is bound) the numbers are 0.
+        let kernel = kernel_queues().unwrap_or_default();
+        let sources = Sources {
+            roster: &self.roster,
+            heard: &self.ears.heard,
+            kernel: &kernel,
+            now: clock::now(),
+            started: self.started,
+            echo_errors: self.pinger.send_errors,
+        };
+        Status::assemble(&sources, statuses)
+    }
+}
+
+impl WorkerLine {
+    fn order(&self, order: Order) {
+        // A worker that has gone takes the process with it.
+        let _ = self.orders.send(order);
+        self.waker.wake();
+    }
+}
+
+/// How many pauses have restarted bursts in this second.
+#[derive(Debug, Default)]
+struct PauseBudget {
+    since: Micros,
+    used: u32,
+}
+
+impl PauseBudget {
+    fn allow(&mut self, now: Micros) -> bool {
+        if now.saturating_sub(self.since) >= SECOND {
+            *self = Self { since: now, used: 0 };
+        }
+        self.used += 1;
+        self.used <= PAUSES_PER_SECOND
+    }
+}
+
+/// An IPv4 address may come back in IPv6 clothes.
+fn same_address(a: IpAddr, b: IpAddr) -> bool {
+    a.to_canonical() == b.to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_always_late_still_proves_death() {
+        let mut budget = PauseBudget::default();
+        let allowed = (0..100).filter(|i| budget.allow(SECOND + i * 5_000)).count();
+        assert_eq!(allowed, PAUSES_PER_SECOND as usize);
+        assert!(budget.allow(3 * SECOND));
+    }
+}

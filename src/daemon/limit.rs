@@ -1,0 +1,69 @@
+//! Log lines that a peer can cause come at a limited rate (R18).
+
+use crate::engine::{Micros, SECOND};
+
+/// Lets a few lines through per interval, and tells how many it held back before the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct RateLimit {
+    burst: u32,
+    interval: Micros,
+    since: Option<Micros>,
+    passed: u32,
+    held_back: u64,
+}
+
+impl RateLimit {
+    /// Five lines in ten seconds: enough to see what goes on, too few to fill a disk.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            burst: 5,
+            interval: 10 * SECOND,
+            since: None,
+            passed: 0,
+            held_back: 0,
+        }
+    }
+
+    /// Whether a line may be written now; if so, how many were held back since the last one.
+    pub fn pass(&mut self, now: Micros) -> Option<u64> {
+        if self
+            .since
+            .is_none_or(|since| now.saturating_sub(since) >= self.interval)
+        {
+            self.since = Some(now);
+            self.passed = 0;
+        }
+        if self.passed < self.burst {
+            self.passed += 1;
+            Some(std::mem::take(&mut self.held_back))
+        } else {
+            self.held_back += 1;
+            None
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_the_rest_is_counted() {
+        let mut limit = RateLimit::new();
+        for _ in 0..5 {
+            assert_eq!(limit.pass(7), Some(0));
+        }
+        for _ in 0..3 {
+            assert_eq!(limit.pass(8), None);
+        }
+        assert_eq!(limit.pass(7 + 10 * SECOND), Some(3));
+        assert_eq!(limit.pass(7 + 10 * SECOND), Some(0));
+    }
+}

@@ -1,0 +1,51 @@
+//! The one clock: CLOCK_MONOTONIC in microseconds, which no date change moves.
+
+use std::time::Duration;
+
+use rustix::event::Timespec;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::engine::Micros;
+
+/// Microseconds since an origin of the kernel's choice (boot). Never runs backwards; stands still while the host sleeps.
+#[must_use]
+pub fn now() -> Micros {
+    let t = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(t.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
+}
+
+/// From now until `deadline`: zero if it has passed, `None` (wait for ever) without a deadline.
+#[must_use]
+pub fn until(deadline: Option<Micros>, now: Micros) -> Option<Duration> {
+    deadline.map(|d| Duration::from_micros(d.saturating_sub(now)))
+}
+
+/// The same duration as the kernel wants it; an absurdly long one is cut to the longest that fits.
+pub(super) fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_forwards_in_microseconds() {
+        let before = now();
+        std::thread::sleep(Duration::from_millis(5));
+        let passed = now() - before;
+        assert!((5_000..5_000_000).contains(&passed), "{passed} us");
+    }
+
+    #[test]
+    fn a_passed_deadline_waits_for_nothing() {
+        assert_eq!(until(Some(10), 20), Some(Duration::ZERO));
+        assert_eq!(until(Some(25), 20), Some(Duration::from_micros(5)));
+        assert_eq!(until(None, 20), None);
+    }
+}

@@ -1,0 +1,248 @@
+//! ICMP echo to the machines (R14): any answer is life, and a round-trip time.
+//!
+//! The other probe, a SYN to the service port, is the engine's; its answer comes back through the packet queue.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::queue::Waker;
+use super::{MARK, clock};
+use crate::engine::Micros;
+
+/// ICMP_ECHO and ICMP_ECHOREPLY (RFC 792), and their ICMPv6 kin (RFC 4443).
+const ECHO_V4: (u8, u8) = (8, 0);
+const ECHO_V6: (u8, u8) = (128, 129);
+/// Bytes of type, code, checksum, identifier and sequence number; the sending time follows.
+const ICMP_HEADER: usize = 8;
+/// Length of our echoes: the header and a [`Micros`].
+const ECHO_LEN: usize = ICMP_HEADER + 8;
+/// The longest IPv4 header; only raw IPv4 sockets deliver one.
+const READ_LEN: usize = 60 + ECHO_LEN + 64;
+
+/// An echo that came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// Who answered.
+    pub from: IpAddr,
+    /// From sending to now, in microseconds.
+    pub rtt: Micros,
+}
+
+/// Sends echoes and takes the replies; never waits.
+pub struct Pinger {
+    v4: Socket,
+    /// `None` on a host without IPv6.
+    v6: Option<Socket>,
+    /// Tells our replies from those to other programs: low bits of the process id.
+    identifier: u16,
+    sequence: u16,
+    /// Echoes that could not be sent.
+    pub send_errors: u64,
+}
+
+impl Pinger {
+    /// Opens raw ICMP sockets (needs CAP_NET_RAW).
+    pub fn open() -> io::Result<Self> {
+        let v4 = echo_socket(Domain::IPV4, Protocol::ICMPV4)?;
+        let v6 = match echo_socket(Domain::IPV6, Protocol::ICMPV6) {
+            Ok(socket) => Some(socket),
+            Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            Err(e) => return Err(e),
+        };
+        let identifier = (std::process::id() & 0xffff) as u16;
+        Ok(Self {
+            v4,
+            v6,
+            identifier,
+            sequence: 0,
+            send_errors: 0,
+        })
+    }
+
+    /// Waits for a reply, for a use of `waker`, or for `timeout` (`None`: for ever).
+    pub fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {
+        let v6 = self.v6.as_ref().unwrap_or(&self.v4);
+        let mut fds =
+            [&waker.as_fd(), &self.v4.as_fd(), &v6.as_fd()].map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+        match poll(&mut fds, timeout.map(clock::timespec).as_ref()) {
+            Ok(_) => {
+                waker.take();
+                Ok(())
+            }
+            Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Sends one echo. What can't be sent is counted: to the detector it is a probe that nobody answered.
+    pub fn ping(&mut self, now: Micros, to: IpAddr) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let (socket, kind) = match to {
+            IpAddr::V4(_) => (Some(&self.v4), ECHO_V4.0),
+            IpAddr::V6(_) => (self.v6.as_ref(), ECHO_V6.0),
+        };
+        let echo = build_echo(kind, self.identifier, self.sequence, now);
+        let sent = socket.map(|s| s.send_to(&echo, &SocketAddr::new(to, 0).into()));
+        if !matches!(sent, Some(Ok(_))) {
+            self.send_errors += 1;
+        }
+    }
+
+    /// The next reply that has arrived, if any.
+    pub fn take_reply(&mut self, now: Micros) -> Option<Reply> {
+        read_replies(&self.v4, true, self.identifier, now).or_else(|| {
+            self.v6
+                .as_ref()
+                .and_then(|s| read_replies(s, false, self.identifier, now))
+        })
+    }
+}
+
+/// A raw ICMP socket that hears echo replies only.
+fn echo_socket(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
+    socket.set_mark(MARK)?;
+    let filtered = if domain == Domain::IPV4 {
+        // linux/icmp.h: a set bit blocks that type.
+        const ICMP_FILTER: libc::c_int = 1;
+        set_filter(&socket, libc::SOL_RAW, ICMP_FILTER, &[!(1u32 << ECHO_V4.1)])
+    } else {
+        // linux/icmpv6.h: the same with 256 types.
+        const ICMPV6_FILTER: libc::c_int = 1;
+        let mut blocked = [u32::MAX; 8];
+        blocked[usize::from(ECHO_V6.1) / 32] &= !(1 << (ECHO_V6.1 % 32));
+        set_filter(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)
+    };
+    filtered.map(|()| socket)
+}
+
+fn set_filter(socket: &Socket, level: libc::c_int, name: libc::c_int, words: &[u32]) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let len = libc::socklen_t::try_from(size_of_val(words)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `len` bytes at the pointer, which is just what `words` is.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, words.as_ptr().cast(), len) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Big-endian fields; the time is in our own order, since only we read it. For IPv6 the kernel computes the checksum
+/// (RFC 3542 section 3.1).
+fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECHO_LEN] {
+    let mut echo = [0; ECHO_LEN];
+    echo[0] = kind;
+    echo[4..6].copy_from_slice(&identifier.to_be_bytes());
+    echo[6..8].copy_from_slice(&sequence.to_be_bytes());
+    echo[ICMP_HEADER..].copy_from_slice(&now.to_ne_bytes());
+    let sum: u32 = echo
+        .as_chunks::<2>()
+        .0
+        .iter()
+        .map(|w| u32::from(u16::from_be_bytes(*w)))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "folded twice, the sum of 9 words fits in 16 bits"
+    )]
+    let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
+    echo[2..4].copy_from_slice(&checksum.to_be_bytes());
+    echo
+}
+
+/// Reads until a reply to us, or until there is nothing left. Strangers' replies are skipped.
+fn read_replies(socket: &Socket, with_ip_header: bool, identifier: u16, now: Micros) -> Option<Reply> {
+    let mut buffer = [0u8; READ_LEN];
+    loop {
+        let (len, from) = receive(socket, &mut buffer)?;
+        if let Some(sent) = parse_reply(buffer.get(..len)?, with_ip_header, identifier) {
+            // A time that lies ahead of now is not one that we sent.
+            if let Some(rtt) = now.checked_sub(sent) {
+                return Some(Reply { from, rtt });
+            }
+        }
+    }
+}
+
+/// One datagram's length and sender; `None` when there is none, or on any error (the next probe will tell).
+fn receive(socket: &Socket, buffer: &mut [u8]) -> Option<(usize, IpAddr)> {
+    let (len, _, from) = rustix::net::recvfrom(socket, buffer, rustix::net::RecvFlags::DONTWAIT).ok()?;
+    let from = SocketAddr::try_from(from?).ok()?;
+    Some((len, from.ip()))
+}
+
+/// The time that we wrote into the echo, if this is an answer to one of ours.
+fn parse_reply(packet: &[u8], with_ip_header: bool, identifier: u16) -> Option<Micros> {
+    let (icmp, kind) = if with_ip_header {
+        let header = usize::from(packet.first()? & 0x0f) * 4;
+        (packet.get(header..)?, ECHO_V4.1)
+    } else {
+        (packet, ECHO_V6.1)
+    };
+    let (header, data) = icmp.split_at_checked(ICMP_HEADER)?;
+    let ours = header[0] == kind && header[4..6] == identifier.to_be_bytes();
+    ours.then(|| data.first_chunk().map(|t| Micros::from_ne_bytes(*t)))
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_echo_comes_back_as_its_own_reply() {
+        let mut packet = build_echo(ECHO_V6.0, 0x1234, 7, 99).to_vec();
+        packet[0] = ECHO_V6.1;
+        assert_eq!(parse_reply(&packet, false, 0x1234), Some(99));
+        assert_eq!(parse_reply(&packet, false, 0x1235), None, "another program's");
+        packet[0] = ECHO_V6.0;
+        assert_eq!(parse_reply(&packet, false, 0x1234), None, "a request");
+
+        let mut v4 = vec![0x46; 24];
+        v4.extend(build_echo(ECHO_V4.1, 0x1234, 7, 98));
+        assert_eq!(
+            parse_reply(&v4, true, 0x1234),
+            Some(98),
+            "behind an IPv4 header with options"
+        );
+        for len in 0..v4.len() {
+            assert_eq!(parse_reply(&v4[..len], true, 0x1234), None, "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn the_checksum_sums_to_zero() {
+        let echo = build_echo(ECHO_V4.0, 0xffff, 0xfffe, u64::MAX);
+        let sum: u32 = echo
+            .chunks(2)
+            .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))
+            .sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+
+    /// Needs CAP_NET_RAW, as `make test` has; without it there is nothing to try.
+    #[test]
+    fn the_loopback_answers() {
+        let Ok(mut pinger) = Pinger::open() else { return };
+        for to in [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])] {
+            let before = pinger.send_errors;
+            pinger.ping(clock::now(), to);
+            if pinger.send_errors > before {
+                continue; // no such loopback here
+            }
+            let reply = (0..1_000).find_map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                pinger.take_reply(clock::now())
+            });
+            assert_eq!(reply.map(|r| r.from), Some(to));
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What passed a host's interface, with the kernel's time stamps: tcpdump and a reader of its files.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::Signal;
+
+use super::netns::Host;
+use super::process::Process;
+
+/// Enough of each packet for the IP and TCP headers with all options.
+const SNAP_LENGTH: &str = "128";
+
+/// A running tcpdump.
+pub struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Captures TCP on the host's `interface` into `<dir>/<host>-<interface>.pcap`.
+    pub fn start(host: &Host, interface: &str, dir: &Path) -> Self {
+        let name = format!("{}-{interface}", host.name());
+        let file = dir.join(format!("{name}.pcap"));
+        let mut command = host.command("tcpdump");
+        command.args([
+            "-i",
+            interface,
+            "-s",
+            SNAP_LENGTH,
+            "-B",
+            "16384",
+            "-Z",
+            "root",
+            "-n",
+            "--nano",
+            "--immediate-mode",
+            "-w",
+        ]);
+        command.arg(&file).arg("tcp");
+        let mut tcpdump = Process::start(&format!("tcpdump-{name}"), dir, &mut command);
+        tcpdump.wait_for_line("listening on", Duration::from_secs(5));
+        Self { tcpdump, file }
+    }
+
+    /// Ends it and reads what it caught.
+    pub fn stop(mut self) -> Vec<Segment> {
+        self.tcpdump.signal(Signal::INT);
+        self.tcpdump.wait(Duration::from_secs(5));
+        let log = self.tcpdump.log();
+        if !log.contains("\n0 packets dropped by kernel") {
+            eprintln!("warning: the capture is not complete:\n{log}");
+        }
+        read(&std::fs::read(&self.file).expect("read the capture"))
+    }
+}
+
+/// One captured TCP segment (or super-segment: captures on veth see them whole).
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// When it passed, since 1970.
+    pub time: Duration,
+    /// TCP source port.
+    pub sport: u16,
+    /// TCP destination port.
+    pub dport: u16,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number; meaningless without ACK.
+    pub ack: u32,
+    /// The flags byte (RFC 9293, 3.1).
+    pub flags: u8,
+    /// Bytes of payload.
+    pub len: u32,
+}
+
+/// The FIN, SYN, RST and ACK bits of [`Segment::flags`].
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
+/// Reads a pcap file of Ethernet frames with nanosecond stamps; skips what is not TCP.
+fn read(file: &[u8]) -> Vec<Segment> {
+    const NANOSECOND_MAGIC: u32 = 0xa1b2_3c4d;
+    let word = |at: usize| {
+        file.get(at..at + 4)
+            .map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    assert_eq!(
+        word(0),
+        Some(NANOSECOND_MAGIC),
+        "a pcap file of this machine's byte order"
+    );
+    let mut segments = Vec::new();
+    let mut at = 24;
+    while let (Some(seconds), Some(nanos), Some(kept)) = (word(at), word(at + 4), word(at + 8)) {
+        let start = at + 16;
+        let Some(frame) = file.get(start..start + kept as usize) else {
+            break;
+        };
+        segments.extend(segment(frame, Duration::new(seconds.into(), nanos)));
+        at = start + kept as usize;
+    }
+    segments
+}
+
+fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
+    let be16 = |bytes: &[u8], at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    let be32 = |bytes: &[u8], at: usize| Some((u32::from(be16(bytes, at)?) << 16) | u32::from(be16(bytes, at + 2)?));
+    let ip = frame.get(14..)?;
+    let (tcp, ip_payload) = match be16(frame, 12)? {
+        0x0800 => {
+            let header = usize::from(ip.first()? & 15) * 4;
+            (ip.get(header..)?, usize::from(be16(ip, 2)?).checked_sub(header)?)
+        }
+        0x86dd => (ip.get(40..)?, usize::from(be16(ip, 4)?)),
+        _ => return None,
+    };
+    let header = usize::from(tcp.get(12)? >> 4) * 4;
+    Some(Segment {
+        time,
+        sport: be16(tcp, 0)?,
+        dport: be16(tcp, 2)?,
+        seq: be32(tcp, 4)?,
+        ack: be32(tcp, 8)?,
+        flags: *tcp.get(13)?,
+        len: u32::try_from(ip_payload.checked_sub(header)?).ok()?,
+    })
+}
+
+/// How a client's connections got over a freeze.
+#[derive(Clone, Debug, Default)]
+pub struct Recovery {
+    /// For each connection that made progress before and after: from the freeze to the end of its longest pause, sorted.
+    ///
+    /// Progress is a byte that the client had not seen, or an acknowledgement of one that it had sent. The *longest* pause, because
+    /// what the old original had said just before the freeze still arrives just after it.
+    pub resumed: Vec<Duration>,
+    /// Connections that were open at the freeze and have not gone on.
+    pub stuck: usize,
+}
+
+impl Recovery {
+    /// Looks at a client's capture. Pauses that begin later than `window` after the freeze are not the freeze's.
+    pub fn of(segments: &[Segment], server_port: u16, freeze: SystemTime, window: Duration) -> Self {
+        let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let (freeze, now) = (since_1970(freeze), since_1970(SystemTime::now()));
+        let mut flows: HashMap<u16, FlowProgress> = HashMap::new();
+        for segment in segments.iter().filter(|s| s.flags & (SYN | RST) == 0) {
+            if segment.sport == server_port {
+                flows.entry(segment.dport).or_default().note(segment, freeze, window);
+            } else {
+                flows.entry(segment.sport).or_default().closed |= segment.flags & FIN != 0;
+            }
+        }
+        let mut recovery = Self::default();
+        for flow in flows.values() {
+            let Some((_, _, last)) = flow.newest else { continue };
+            let pause = flow.longest.map_or(Duration::ZERO, |(pause, _)| pause);
+            if !flow.closed && now.saturating_sub(last) > pause.max(window) {
+                recovery.stuck += 1;
+            } else if let Some((_, end)) = flow.longest {
+                recovery.resumed.push(end.saturating_sub(freeze));
+            }
+        }
+        recovery.resumed.sort();
+        recovery
+    }
+
+    /// The worst connection's.
+    pub fn worst(&self) -> Option<Duration> {
+        self.resumed.last().copied()
+    }
+    /// The middle connection's.
+    pub fn median(&self) -> Option<Duration> {
+        self.resumed.get(self.resumed.len() / 2).copied()
+    }
+}
+
+/// One connection's newest positions and longest pause.
+#[derive(Default)]
+struct FlowProgress {
+    /// Next sequence number expected, highest acknowledgement, and when either last moved.
+    newest: Option<(u32, u32, Duration)>,
+    /// Length of the longest pause that ended after the freeze, and its end.
+    longest: Option<(Duration, Duration)>,
+    /// A FIN has passed in either direction.
+    closed: bool,
+}
+
+impl FlowProgress {
+    fn note(&mut self, segment: &Segment, freeze: Duration, window: Duration) {
+        let fin = segment.flags & FIN != 0;
+        self.closed |= fin;
+        let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin.into());
+        let Some((seq, ack, last)) = self.newest else {
+            self.newest = Some((end, segment.ack, segment.time));
+            return;
+        };
+        let newer = |a: u32, b: u32| a.wrapping_sub(b).cast_signed() > 0;
+        if !newer(end, seq) && !newer(segment.ack, ack) {
+            return;
+        }
+        let pause = segment.time.saturating_sub(last);
+        if segment.time > freeze && last < freeze + window && self.longest.is_none_or(|(longest, _)| pause > longest) {
+            self.longest = Some((pause, segment.time));
+        }
+        self.newest = Some((
+            if newer(end, seq) { end } else { seq },
+            if newer(segment.ack, ack) { segment.ack } else { ack },
+            segment.time,
+        ));
+    }
+}

@@ -1,0 +1,47 @@
+//! What a host's kernel has counted.
+
+use super::netns::Host;
+
+/// Counts every RST that reaches the host, before anything else sees the packet.
+pub fn watch_resets(host: &Host) {
+    host.nft(
+        "table inet lab_watch {\n counter resets { }\n chain in {\n  type filter hook prerouting priority -400;\n  \
+         tcp flags & rst == rst counter name resets\n }\n}\n",
+    );
+}
+
+/// How many RSTs have reached the host.
+pub fn resets_seen(host: &Host) -> u64 {
+    let text = host.output("nft", &["list", "counter", "inet", "lab_watch", "resets"]);
+    let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+    words
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("no packet count in {text:?}"))
+}
+
+/// A counter of `/proc/net/snmp` or `/proc/net/netstat`, for example `("Tcp", "RetransSegs")`.
+pub fn snmp(host: &Host, group: &str, name: &str) -> u64 {
+    let text = host.enter(|| {
+        ["snmp", "netstat"]
+            .map(|file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("read counters"))
+            .concat()
+    });
+    let prefix = format!("{group}:");
+    let mut lines = text.lines().filter(|line| line.starts_with(&prefix));
+    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
+        if let Some(at) = names.split_whitespace().position(|n| n == name) {
+            return values
+                .split_whitespace()
+                .nth(at)
+                .and_then(|v| v.parse().ok())
+                .expect("a counter's value");
+        }
+    }
+    panic!("no counter {group} {name}")
+}
+
+/// TCP segments that the host has retransmitted.
+pub fn retransmissions(host: &Host) -> u64 {
+    snmp(host, "Tcp", "RetransSegs")
+}

@@ -1,0 +1,19 @@
+//! The real binary between real Linux stacks: see [`lab`] for the network, docs/testing.md for what each test proves.
+//!
+//! The tests take turns (a lab each), since two cores are not enough for two of them at a time.
+
+mod command;
+mod flows;
+#[allow(dead_code, reason = "shared with demo and bench; each uses its part")]
+mod lab;
+mod proof;
+mod transfer;
+mod trouble;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Whose turn it is. Held for the length of a test, first thing.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

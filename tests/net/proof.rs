@@ -1,0 +1,127 @@
+//! The lab itself, with plain address translation in the engine's place: what works works, and what is to be found is found.
+
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, SystemTime};
+
+use crate::lab::capture::{Capture, Recovery};
+use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
+use crate::lab::engine::translate_instead;
+use crate::lab::faults::{Freeze, Link, freeze, lose, thaw};
+use crate::lab::peers::Client;
+use crate::lab::{Family, counters};
+use crate::turn;
+
+#[test]
+fn transfers_through_plain_translation_arrive_whole() {
+    let _turn = turn();
+    let cluster = Cluster::new(2);
+    for family in [Family::V4, Family::V6] {
+        translate_instead(&cluster.lab, &[cluster.config(family)]);
+        let psc = cluster.lab.psc(family, PORT);
+        cluster.lab.client().enter(|| {
+            Client::connect(psc, PATIENCE)
+                .unwrap()
+                .upload(1, 8 * MIB, |_| ())
+                .unwrap();
+            Client::connect(psc, PATIENCE)
+                .unwrap()
+                .download(2, 8 * MIB, |_| ())
+                .unwrap();
+            Client::connect(psc, PATIENCE).unwrap().late(3, MIB, || ()).unwrap();
+            Client::connect(psc, PATIENCE).unwrap().talk(4, 100, |_| ()).unwrap();
+        });
+        let orders = ["PUT 1", "GET 2 8388608", "LATE 3 1048576", "TALK 4 100"].map(str::to_owned);
+        let records = cluster.assert_identical(&[0], &orders);
+        assert!(
+            records.iter().any(|r| r.order == "PUT 1" && r.received == 8 * MIB),
+            "{records:#?}"
+        );
+        cluster.services[0].forget();
+    }
+    assert!(
+        cluster.services[1].records().is_empty(),
+        "translation replicates nothing"
+    );
+    cluster.assert_no_resets();
+}
+
+#[test]
+fn a_frozen_machine_is_silent_until_it_thaws() {
+    let _turn = turn();
+    let cluster = Cluster::new(1);
+    translate_instead(&cluster.lab, &[cluster.config(Family::V4)]);
+    let psc = cluster.lab.psc(Family::V4, PORT);
+    let client = cluster.lab.client();
+    for kind in [Freeze::LinkDown, Freeze::Mute] {
+        let capture = Capture::start(client, "eth0", cluster.lab.dir());
+        let mut frozen = SystemTime::UNIX_EPOCH;
+        client.enter(|| {
+            let mut connection = Client::connect(psc, PATIENCE).unwrap();
+            let mut thawing = None;
+            let result = connection.talk(5, 400, |round| {
+                if round == 200 {
+                    frozen = freeze(cluster.lab.machine(0), kind);
+                    let machine = cluster.lab.machine(0).clone();
+                    thawing = Some(std::thread::spawn(move || {
+                        std::thread::sleep(Duration::from_millis(700)); // the length of the fault, not a wait for readiness
+                        thaw(&machine, kind);
+                    }));
+                }
+            });
+            result.unwrap_or_else(|e| panic!("{kind:?}: {e}"));
+            thawing.unwrap().join().unwrap();
+            assert!(
+                connection.longest_wait() > Duration::from_millis(650),
+                "{kind:?} was not silent"
+            );
+        });
+        let recovery = Recovery::of(&capture.stop(), PORT, frozen, Duration::from_secs(5));
+        let resumed = recovery.worst().expect("a connection that went on");
+        assert!(
+            resumed > Duration::from_millis(650) && resumed < PATIENCE,
+            "{kind:?}: resumed after {resumed:?}"
+        );
+    }
+    cluster.assert_no_resets();
+}
+
+#[test]
+fn a_lossy_link_loses_and_tcp_mends_it() {
+    let _turn = turn();
+    let cluster = Cluster::new(1);
+    translate_instead(&cluster.lab, &[cluster.config(Family::V4)]);
+    lose(&cluster.lab, Link::Machine(0), 10);
+    let psc = cluster.lab.psc(Family::V4, PORT);
+    cluster.lab.client().enter(|| {
+        Client::connect(psc, PATIENCE)
+            .unwrap()
+            .upload(6, 32 * MIB, |_| ())
+            .unwrap();
+        Client::connect(psc, PATIENCE)
+            .unwrap()
+            .download(7, 32 * MIB, |_| ())
+            .unwrap();
+    });
+    assert!(
+        counters::retransmissions(cluster.lab.client()) > 0,
+        "the upload lost nothing"
+    );
+    assert!(
+        counters::retransmissions(cluster.lab.machine(0)) > 0,
+        "the download lost nothing"
+    );
+}
+
+#[test]
+fn a_reset_is_seen() {
+    let _turn = turn();
+    let cluster = Cluster::new(1);
+    translate_instead(&cluster.lab, &[cluster.config(Family::V4)]);
+    let psc = cluster.lab.psc(Family::V4, PORT + 1); // where nobody listens
+    let refused = cluster
+        .lab
+        .client()
+        .enter(|| TcpStream::connect(psc).map(|s| s.shutdown(Shutdown::Both)));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(counters::resets_seen(cluster.lab.client()), 1);
+}
