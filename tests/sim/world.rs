@@ -316,7 +316,8 @@ impl<G: Gateway> World<G> {
             self.excuse_or_fail(host, wrong)?;
         }
         while let Some(packet) = self.hosts[host].take_packet() {
-            let arrivals = self.up[host].transit(self.now, packet.len(), host >= self.machines() && is_syn(&packet));
+            let syn = host >= self.machines() && is_syn(&packet);
+            let arrivals = self.up[host].transit(self.now, packet.len(), syn);
             let silent = self.frozen_at[host].is_some();
             for at in arrivals.into_iter().flatten().filter(|_| !silent) {
                 self.at(at, Happening::ToEngine(host, packet.clone()));
