@@ -241,7 +241,9 @@ impl Flow {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
-        self.client_reset |= p.has(RST);
+        // Only an exactly placed reset ends anything (R11); others answer what is left of older connections.
+        let at = place(p.seq, self.isn, self.sent);
+        self.client_reset |= p.has(RST) && (at == self.sent as i64 || at == self.told.ack.max(1) as i64);
         let Some(promise) = self.promise else { return };
         if p.has(SYN) || p.has(RST) || !p.has(ACK) {
             return;
