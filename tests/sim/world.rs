@@ -687,6 +687,15 @@ impl<G: Gateway> World<G> {
                 self.excuse(id);
             }
         }
+        for id in 0..self.done.len() {
+            // A client whose reset was lost has gone without a word: nobody can know.
+            let host = self.machines() + self.scenario.flows[id].client;
+            let gone = self.hosts[host].client(id).is_some_and(|app| app.aborted);
+            let heard = self.observer.flows.iter().any(|f| f.id == id && f.client_reset);
+            if gone && !heard && !self.excused[id] && self.now > self.scenario.heal {
+                self.excuse(id);
+            }
+        }
         let over = self.done.iter().all(|d| *d) && self.machines_are_done();
         if !over {
             return Ok(false);
@@ -723,6 +732,7 @@ impl<G: Gateway> World<G> {
             (0..self.machines()).all(|m| {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
+                    && !self.excused[flow.id]
                     && flow.legs[m].is_some()
                     && !flow.client_reset
                     && !flow.reset_to_client
