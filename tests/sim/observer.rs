@@ -6,7 +6,7 @@ use std::rc::Rc;
 use relevo::engine::{EngineSpec, MaxLag, Micros, SourceMode};
 
 use crate::app::Script;
-use crate::books::{Flow, Leg, Promise, Violation, ensure, later, place};
+use crate::books::{Flow, Leg, Promise, Violation, cause_of, ensure, later, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
 
 /// Where a packet that leaves the engine came from.
@@ -122,11 +122,11 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let isn = flow.isn;
+        let (isn, fin) = (flow.isn, flow.fin);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        leg.hear(p, isn);
+        leg.hear(p, isn, fin);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
     }
@@ -236,6 +236,8 @@ impl Observer {
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
         let (max_lag, forgotten_after) = (self.max_lag, self.forgotten_after);
         let states = &self.state;
+        let client = self.flows[f].client;
+        let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
             ensure!(
@@ -285,7 +287,11 @@ impl Observer {
             return Ok(());
         }
         Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
-        Self::check_echo(flow.stamps.as_ref().map(|s| (s, "the client")), p)?;
+        Self::check_echo(
+            flow.stamps.as_ref().map(|s| (s, "the client")),
+            p,
+            cause != Cause::Engine,
+        )?;
         let ack = place(p.ack, flow.isn, flow.told.ack);
         let bound = flow.ack_bound(max_lag).max(flow.told.ack);
         ensure!(ack <= bound as i64, "I3", "ack {ack} is past {bound}: {}", acks(flow));
@@ -411,10 +417,10 @@ impl Observer {
         Ok(())
     }
 
-    fn check_echo(stamps: Option<(&crate::books::Stamps, &str)>, p: &Packet) -> Result<(), Violation> {
+    fn check_echo(stamps: Option<(&crate::books::Stamps, &str)>, p: &Packet, old: bool) -> Result<(), Violation> {
         if let (Some((stamps, who)), Some((_, echo))) = (stamps, p.options.ts) {
             ensure!(
-                stamps.may_be_echoed(echo),
+                stamps.may_be_echoed(echo, old),
                 "R5",
                 "TSecr {echo} was never sent by {who}: {stamps:?}"
             );
@@ -484,7 +490,9 @@ impl Observer {
         }
         if p.has(RST) {
             if let Some(leg) = &mut flow.legs[m] {
-                leg.reset = true;
+                // One that is for an older connection on these addresses ends nothing.
+                let at = place(p.seq, flow.isn, leg.acked);
+                leg.reset |= (leg.acked as i64..=leg.edge as i64).contains(&at);
             }
             return Ok(());
         }
@@ -547,15 +555,20 @@ impl Observer {
         );
         same_bytes(p, bytes, start, leg.acked, &self.scripts[flow.id].up, "the client's")?;
         if p.seq_len() > 0 && end > leg.acked as i64 {
-            let need = flow
-                .pieces
-                .iter()
-                .find(|(upto, _)| *upto as i64 >= end)
-                .map_or(0, |piece| piece.1);
+            // Looked up only where the answer matters: no byte needs more than the client has acknowledged by now.
+            let need = if leg.sent < flow.acked {
+                cause_of(&flow.pieces, end)
+            } else {
+                0
+            };
             // The original's own traffic keeps causality by itself.
             self.early_release |= cause == Cause::Engine && leg.sent < need;
         }
-        Self::check_echo(leg.stamps.as_ref().map(|s| (s, "that machine")), p)?;
+        Self::check_echo(
+            leg.stamps.as_ref().map(|s| (s, "that machine")),
+            p,
+            cause != Cause::Engine,
+        )?;
         for (left, right) in p.options.sack.iter().flatten() {
             let (left, right) = (place(*left, isn, leg.sent), place(*right, isn, leg.sent));
             ensure!(

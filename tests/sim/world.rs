@@ -283,18 +283,18 @@ impl<G: Gateway> World<G> {
 
     fn connect(&mut self, flow: usize) -> Result<(), Violation> {
         let f = &self.scenario.flows[flow];
+        let earlier = (0..flow).filter(|id| {
+            let other = &self.scenario.flows[*id];
+            (other.client, other.port) == (f.client, f.port)
+        });
+        if earlier.clone().any(|id| self.excused[id]) {
+            // What is left of a connection that nobody could carry on is in the way.
+            self.excuse(flow);
+            return Ok(());
+        }
         // A client gives its port up when its last acknowledgement has been seen: others must not be lost with the socket.
-        let port_is_free = (0..flow)
-            .filter(|id| (self.scenario.flows[*id].client, self.scenario.flows[*id].port) == (f.client, f.port))
-            .all(|id| {
-                self.excused[id]
-                    || self
-                        .observer
-                        .flows
-                        .iter()
-                        .any(|o| o.id == id && o.finished() && self.done[id])
-            });
-        if !port_is_free {
+        let finished = |id| self.observer.flows.iter().any(|o| o.id == id && o.finished());
+        if !earlier.clone().all(|id| self.done[id] && finished(id)) {
             self.at(self.now + 10 * MILLISECOND, Happening::Connect(flow));
             return Ok(());
         }
