@@ -25,7 +25,10 @@ impl Flow {
     /// Looks which of the flow and its legs have come to their end.
     pub fn advance_close(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         match self.state {
-            FlowState::Open => self.close_in_order(now),
+            FlowState::Open => {
+                self.finish_followers();
+                self.close_in_order(now);
+            }
             FlowState::Closed { .. } => self.finish_legs(cx, now, out),
             FlowState::Reset { .. } => self.abort_legs(cx, now, out),
             FlowState::SynSent | FlowState::SynReceived => {}
@@ -40,7 +43,6 @@ impl Flow {
             for leg in &mut self.legs {
                 leg.progress_at = now;
             }
-            self.finish_followers();
         }
     }
 
@@ -51,6 +53,7 @@ impl Flow {
             let heard_all = fin.is_some_and(|fin| leg.acked() > fin);
             let said_all = leg.fin.is_some_and(|fin| leg.told > fin);
             if leg.is_open() && heard_all && said_all && (index != original || leg.mode == Mode::Relayed) {
+                // Its machine may forget the connection now; whatever it says of it from here on is no news.
                 leg.state = LegState::Finished;
                 leg.sender.hand_back();
             }

@@ -65,6 +65,8 @@ impl Flow {
                 return Verdict::Drop(DropReason::Implausible);
             }
             Place::Old => {}
+            // An acknowledgement that was overtaken: with the number that the machine has been told since, it would count as a duplicate.
+            Place::Window if seg.end == seg.u && seg.v < self.client.acked => return Verdict::Drop(DropReason::NoNews),
             Place::Window => {
                 if let Err(reason) = self.take_in(cx, now, seg, p, bytes) {
                     return Verdict::Drop(reason);
@@ -161,7 +163,8 @@ impl Flow {
     }
 
     /// R12, the end of recovery: once the new original has acknowledged and sent as much as the client has sent and seen, the client's
-    /// packets go straight to it again.
+    /// packets go straight to it again. The client may also have been promised larger segments, or more window, than this machine takes:
+    /// then the engine goes on cutting and pacing.
     fn settle(&mut self, cx: &mut Context) {
         let level = {
             let leg = self.original();
@@ -171,6 +174,7 @@ impl Flow {
                 && self.client.max == self.buffer.end()
                 && leg.sent >= self.client.sent
                 && leg.mss >= self.promise.mss
+                && leg.sender.edge() >= self.client.edge_out
         };
         if level {
             let original = self.original;
@@ -209,15 +213,14 @@ impl Flow {
         ed.set_src(self.peer);
         ed.set_dst(machine);
         ed.set_ack(leg.seq_of(told));
-        if told != seg.v {
-            // The client's edge stays where it is, whatever becomes of the acknowledgement.
-            ed.set_window(u16::try_from((client_edge - told).max(0) >> shift).unwrap_or(u16::MAX));
-        }
+        // The client's edge stays where it has been, whatever becomes of the acknowledgement (I5).
+        ed.set_window(u16::try_from((client_edge - told).max(0) >> shift).unwrap_or(u16::MAX));
         if let Some(mut ts) = p.options.timestamps {
             ts.ecr = leg.ecr_for(ts.ecr);
+            ts.val = ts_newer(self.client.ts_latest, ts.val);
             ed.set_timestamps(ts);
         }
-        self.map_blocks(&mut ed, p, index);
+        self.map_blocks(&mut ed, p, index, seg.v);
         Verdict::Accept {
             len: ed.finish(checksum.into()),
         }

@@ -39,9 +39,9 @@ impl Flow {
                 cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
                 Verdict::Drop(DropReason::Fenced)
             }
-            // Our last acknowledgement was lost.
+            // A FIN again: our last acknowledgement was lost.
             LegState::Finished => {
-                self.legs[index].ack_due = true;
+                self.legs[index].ack_due |= p.seq_len() > 0 && !p.flags.contains(Flags::RST);
                 Verdict::Drop(DropReason::Replica)
             }
             LegState::SynSent if is_original => self.original_answers(cx, now, checksum, p, bytes),

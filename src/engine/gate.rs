@@ -41,6 +41,10 @@ impl Flow {
         if self.must_keep() {
             edge = edge.min(self.buffer.base() + span(self.buffer_limit(cx)));
         }
+        if self.buffer.fin().is_some() {
+            // The client has said that it has no more to send: nothing is gained by inviting it.
+            edge = self.client.edge_out;
+        }
         Offer {
             ack: ack.max(self.client.ack_out),
             edge: edge.max(self.client.edge_out),
@@ -117,17 +121,19 @@ impl Flow {
         ed.map_sack(|left, right| if right.le(own) { None } else { Some((left, right)) });
     }
 
-    /// The client's blocks in leg `index`'s numbering, without what that machine has not sent.
-    pub fn map_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, index: usize) {
+    /// The client's blocks, sent with an acknowledgement of `v`, in leg `index`'s numbering: without what that machine has not sent,
+    /// and without what it has been told as acknowledged since (there a block would mean "received twice", RFC 2883).
+    pub fn map_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, index: usize, v: Pos) {
         if p.options.sack.is_empty() {
             return;
         }
         let leg = &self.legs[index];
         let shift = leg.isn.0.wrapping_sub(self.promise.isn.0);
-        let sent = leg.seq_of(leg.sent);
+        let (sent, told) = (leg.seq_of(leg.sent), leg.seq_of(leg.told));
+        let overtaken = leg.told > v;
         ed.map_sack(|left, right| {
             let (left, right): (Seq, Seq) = (left.add(shift), right.add(shift));
-            right.le(sent).then_some((left, right))
+            (right.le(sent) && !(overtaken && right.le(told))).then_some((left, right))
         });
     }
 }

@@ -170,10 +170,14 @@ impl Leg {
     /// The client's TSecr in this machine's clock, never one that it has not sent (design section 4).
     #[must_use]
     pub fn ecr_for(&self, client_ecr: u32) -> u32 {
-        let echo = client_ecr.wrapping_sub(self.ts_offset.unwrap_or(0));
-        match self.ts_latest {
-            Some(latest) if !ts_not_before(latest, echo) => latest,
-            _ => echo,
+        match (
+            self.ts_offset.map(|offset| client_ecr.wrapping_sub(offset)),
+            self.ts_latest,
+        ) {
+            (Some(echo), Some(latest)) if ts_not_before(latest, echo) => echo,
+            // It has not yet spoken to the client, so what the client echoes is another machine's.
+            (_, Some(latest)) => latest,
+            (echo, None) => echo.unwrap_or(client_ecr),
         }
     }
 }

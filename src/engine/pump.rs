@@ -20,7 +20,8 @@ impl Flow {
         for index in 0..self.legs.len() {
             match (self.legs[index].mode, self.legs[index].state) {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
-                (Mode::Relayed, LegState::Open) => self.pump_open(cx, now, index, out),
+                // A client that has not proved itself has acknowledged nothing that could be passed on.
+                (Mode::Relayed, LegState::Open) if !self.is_half_open() => self.pump_open(cx, now, index, out),
                 (_, LegState::Finished) if self.legs[index].ack_due => self.acknowledge(cx, index, out),
                 _ => {}
             }

@@ -39,14 +39,17 @@ impl Flow {
         }
     }
 
-    /// R16, `first`: in list order, an open and eligible leg; failing that one that is still being opened.
+    /// R16, `first`: in list order, an open and eligible leg; failing that one that has had and said everything already, so that only
+    /// acknowledgements are left to be given; failing that one that is still being opened.
     fn successor(&self, cx: &Context) -> Option<usize> {
         let order = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
                 .find(|i| *i != self.original && fit(&self.legs[*i]))
         };
-        order(&|l| l.is_open() && l.eligible).or_else(|| order(&|l| l.state == LegState::SynSent))
+        order(&|l| l.is_open() && l.eligible)
+            .or_else(|| order(&|l| l.state == LegState::Finished))
+            .or_else(|| order(&|l| l.state == LegState::SynSent))
     }
 
     /// A client that has not yet proved itself starts over with another machine; the engine repeats its SYN.

@@ -4,13 +4,16 @@
 
 pub mod admin;
 pub mod clock;
+pub mod doctor;
 pub mod inject;
 pub mod netlink;
 pub mod notify;
 pub mod probe;
 pub mod queue;
+pub mod route;
 pub mod rules;
 pub mod signals;
+pub mod sysctl;
 
 /// The mark (SO_MARK, "RVLO") of every packet that Relevo originates: the rules let it pass and never queue it again.
 pub const MARK: u32 = 0x5256_4c4f;

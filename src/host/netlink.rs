@@ -38,7 +38,11 @@ impl Message<'_> {
         }
         // `DONE` may come without a number.
         let code = i32_at(self.payload, 0).unwrap_or(0);
-        Some(if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code.saturating_neg())) })
+        Some(if code == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(code.saturating_neg()))
+        })
     }
 }
 
@@ -73,7 +77,11 @@ pub fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(u32_at(bytes, 0)?).ok()?;
         let payload = bytes.get(HEADER..len)?;
-        let message = Message { kind: u16_at(bytes, 4)?, seq: u32_at(bytes, 8)?, payload };
+        let message = Message {
+            kind: u16_at(bytes, 4)?,
+            seq: u32_at(bytes, 8)?,
+            payload,
+        };
         bytes = bytes.get(len.next_multiple_of(ALIGN)..).unwrap_or_default();
         Some(message)
     })

@@ -88,7 +88,11 @@ impl Script {
         let mut program = Program::new(greeting);
         for (i, r) in dialogue.records.iter().enumerate() {
             if r.wait || r.think > 0 {
-                gates.push(Gate { at: up.len(), need: if r.wait { program.out.len() } else { 0 }, think: r.think });
+                gates.push(Gate {
+                    at: up.len(),
+                    need: if r.wait { program.out.len() } else { 0 },
+                    think: r.think,
+                });
             }
             let start = up.len();
             let last = i + 1 == dialogue.records.len();
@@ -106,7 +110,13 @@ impl Script {
         }
         let before_eof = program.out.len();
         program.eof();
-        Self { up, down: program.out, gates, before_eof, ending: dialogue.ending }
+        Self {
+            up,
+            down: program.out,
+            gates,
+            before_eof,
+            ending: dialogue.ending,
+        }
     }
 }
 
@@ -127,7 +137,16 @@ impl Program {
     fn new(greeting: u32) -> Self {
         let mut out = Vec::new();
         fill(&mut out, 1, greeting as usize);
-        Self { out, header: Vec::new(), left: 0, reply: 0, trailer: 0, flags: 0, digest: 0, closed: false }
+        Self {
+            out,
+            header: Vec::new(),
+            left: 0,
+            reply: 0,
+            trailer: 0,
+            flags: 0,
+            digest: 0,
+            closed: false,
+        }
     }
 
     fn feed(&mut self, mut input: &[u8]) {
@@ -181,7 +200,11 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub const FAST: Self = Self { chunk: usize::MAX, every: 0, think: 0 };
+    pub const FAST: Self = Self {
+        chunk: usize::MAX,
+        every: 0,
+        think: 0,
+    };
 }
 
 /// Reads what the pace allows; true if anything was read.
@@ -250,13 +273,17 @@ impl ServerApp {
 
     /// Which flow this is, as its first two bytes say.
     pub fn flow(&self) -> Option<usize> {
-        self.flow_bytes.get(..2).map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
+        self.flow_bytes
+            .get(..2)
+            .map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
     }
 
     /// Reads and writes what it can; true if it did anything. An error is a byte that the client never sent (I2).
     pub fn step(&mut self, now: Micros, socket: &mut tcp::Socket<'_>) -> Result<bool, String> {
         let mut fresh = Vec::new();
-        let mut busy = read_paced(socket, now, &self.pace, &mut self.next_read, |b| fresh.extend_from_slice(b));
+        let mut busy = read_paced(socket, now, &self.pace, &mut self.next_read, |b| {
+            fresh.extend_from_slice(b)
+        });
         if busy {
             self.take_in(&fresh)?;
         }
@@ -291,12 +318,20 @@ impl ServerApp {
     }
 
     fn take_in(&mut self, fresh: &[u8]) -> Result<(), String> {
-        self.flow_bytes.extend(fresh.iter().take(2_usize.saturating_sub(self.flow_bytes.len())));
+        self.flow_bytes
+            .extend(fresh.iter().take(2_usize.saturating_sub(self.flow_bytes.len())));
         if let Some(flow) = self.flow() {
             // The first byte, should it have come alone, is part of the flow's number and so already compared.
-            let expected = self.scripts.get(flow).and_then(|s| s.up.get(self.read..self.read + fresh.len()));
+            let expected = self
+                .scripts
+                .get(flow)
+                .and_then(|s| s.up.get(self.read..self.read + fresh.len()));
             if expected != Some(fresh) {
-                return Err(format!("flow {flow}: {} bytes at {} are not the client's", fresh.len(), self.read));
+                return Err(format!(
+                    "flow {flow}: {} bytes at {} are not the client's",
+                    fresh.len(),
+                    self.read
+                ));
             }
         }
         self.read += fresh.len();
@@ -366,7 +401,11 @@ impl ClientApp {
         let (read, flow) = (&mut self.read, self.flow);
         let mut busy = read_paced(socket, now, &self.pace, &mut self.next_read, |b| {
             if script.down.get(*read..*read + b.len()) != Some(b) {
-                wrong.get_or_insert(format!("flow {flow}: {} bytes at {} are not the service's", b.len(), *read));
+                wrong.get_or_insert(format!(
+                    "flow {flow}: {} bytes at {} are not the service's",
+                    b.len(),
+                    *read
+                ));
             }
             *read += b.len();
         });
@@ -383,7 +422,11 @@ impl ClientApp {
         }
         if !self.eof && at_eof(socket) {
             if self.read != script.down.len() {
-                return Err(format!("flow {flow}: end of file after {} of {} bytes", self.read, script.down.len()));
+                return Err(format!(
+                    "flow {flow}: end of file after {} of {} bytes",
+                    self.read,
+                    script.down.len()
+                ));
             }
             self.eof = true;
             busy = true;
@@ -403,7 +446,11 @@ impl ClientApp {
         if matches!(socket.state(), Closed | TimeWait) && self.eof && self.closed {
             self.done = true;
         } else if socket.state() == Closed && !socket.can_recv() && !busy {
-            return Err(format!("flow {flow}: reset after {} of {} bytes", self.read, script.down.len()));
+            return Err(format!(
+                "flow {flow}: reset after {} of {} bytes",
+                self.read,
+                script.down.len()
+            ));
         }
         Ok(busy)
     }

@@ -49,7 +49,10 @@ pub struct Stamps {
 
 impl Stamps {
     fn add(stamps: &mut Option<Self>, value: u32) {
-        let known = stamps.get_or_insert(Self { first: value, latest: value });
+        let known = stamps.get_or_insert(Self {
+            first: value,
+            latest: value,
+        });
         known.latest = later(known.latest, value);
     }
     /// Whether an echo is of something that was sent.
@@ -72,9 +75,18 @@ impl Told {
     /// Checks a packet's news against the last, then takes note of it. `unit` is the window scale's unit in bytes.
     pub fn advance(&mut self, ack: i64, edge: i64, unit: u64, tsval: Option<u32>) -> Result<(), Violation> {
         ensure!(ack >= self.ack as i64, "I5", "ack goes back from {} to {ack}", self.ack);
-        ensure!(edge + unit as i64 > self.edge as i64, "I5", "window edge goes back from {} to {edge}", self.edge);
+        ensure!(
+            edge + unit as i64 > self.edge as i64,
+            "I5",
+            "window edge goes back from {} to {edge}",
+            self.edge
+        );
         if let (Some(before), Some(now)) = (self.tsval, tsval) {
-            ensure!(now.wrapping_sub(before) as i32 >= 0, "I5", "TSval goes back from {before} to {now}");
+            ensure!(
+                now.wrapping_sub(before) as i32 >= 0,
+                "I5",
+                "TSval goes back from {before} to {now}"
+            );
         }
         raise(&mut self.ack, ack);
         raise(&mut self.edge, edge);
@@ -248,7 +260,12 @@ impl Flow {
 
     /// The highest ack number that R4 allows now; `max_lag` in bytes, `None` for unlimited.
     pub fn ack_bound(&self, max_lag: Option<u64>) -> u64 {
-        let live = || self.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)));
+        let live = || {
+            self.legs
+                .iter()
+                .enumerate()
+                .filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)))
+        };
         let original = self.original.and_then(|o| self.legs[o].as_ref()).filter(|l| l.counts());
         let first = match original {
             Some(leg) => leg.acked,
@@ -266,7 +283,10 @@ impl Flow {
         if all {
             legs.map(|(_, l)| l.edge).min().unwrap_or(0)
         } else {
-            legs.filter(|(m, _)| self.original.is_none_or(|o| o == *m)).map(|(_, l)| l.edge).max().unwrap_or(0)
+            legs.filter(|(m, _)| self.original.is_none_or(|o| o == *m))
+                .map(|(_, l)| l.edge)
+                .max()
+                .unwrap_or(0)
         }
     }
 

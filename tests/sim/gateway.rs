@@ -44,7 +44,11 @@ impl Gateway for Engine {
 /// I7: one verdict for each packet, one counter for each verdict.
 pub fn counters_add_up(status: &ShardStatus, packets: u64, accepted: u64) -> Result<(), String> {
     let stats = &status.stats;
-    let (seen, passed, dropped) = (stats.get(Counter::PacketsIn), stats.get(Counter::Accepted), stats.all_drops());
+    let (seen, passed, dropped) = (
+        stats.get(Counter::PacketsIn),
+        stats.get(Counter::Accepted),
+        stats.all_drops(),
+    );
     if (seen, passed, dropped) == (packets, accepted, packets - accepted) {
         return Ok(());
     }

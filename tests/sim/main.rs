@@ -47,7 +47,9 @@ fn run_world<G: Gateway>(mut world: World<G>, show: bool) -> Result<Summary, Fai
     world.trace.whole = env("SIM_TRACE").is_some_and(|n| n > 0);
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or(panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        let text = text
+            .or(panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default();
         Err(Violation { rule: "panic", text })
     });
     if show && world.trace.whole && result.is_ok() {
@@ -56,7 +58,10 @@ fn run_world<G: Gateway>(mut world: World<G>, show: bool) -> Result<Summary, Fai
     result.map_err(|violation| {
         // The state of something that panicked may be no longer fit to be described.
         let state = catch_unwind(AssertUnwindSafe(|| world.describe())).unwrap_or_default();
-        Failure { violation, report: world.trace.show() + &state }
+        Failure {
+            violation,
+            report: world.trace.show() + &state,
+        }
     })
 }
 
@@ -113,7 +118,12 @@ struct Total {
     violations: Vec<(u64, &'static str)>,
 }
 
-fn run_seeds(first: u64, count: u64, draw: fn(u64) -> Scenario, run: fn(&Scenario, bool) -> Result<Summary, Failure>) -> Total {
+fn run_seeds(
+    first: u64,
+    count: u64,
+    draw: fn(u64) -> Scenario,
+    run: fn(&Scenario, bool) -> Result<Summary, Failure>,
+) -> Total {
     let next = AtomicU64::new(first);
     let total = Mutex::new(Total::default());
     let work = || {
@@ -147,7 +157,12 @@ fn run_seeds(first: u64, count: u64, draw: fn(u64) -> Scenario, run: fn(&Scenari
     total
 }
 
-fn check_seeds(draw: fn(u64) -> Scenario, run: fn(&Scenario, bool) -> Result<Summary, Failure>, name: &str, count: u64) {
+fn check_seeds(
+    draw: fn(u64) -> Scenario,
+    run: fn(&Scenario, bool) -> Result<Summary, Failure>,
+    name: &str,
+    count: u64,
+) {
     if let Some(seed) = env("SIM_SEED") {
         let result = run_shown(&format!("seed {seed}"), &draw(seed), run);
         say(&format!("{name}: seed {seed}: {result:?}"));
@@ -155,7 +170,12 @@ fn check_seeds(draw: fn(u64) -> Scenario, run: fn(&Scenario, bool) -> Result<Sum
         return;
     }
     let began = std::time::Instant::now();
-    let total = run_seeds(env("SIM_FIRST").unwrap_or(1), env("SIM_SEEDS").unwrap_or(count), draw, run);
+    let total = run_seeds(
+        env("SIM_FIRST").unwrap_or(1),
+        env("SIM_SEEDS").unwrap_or(count),
+        draw,
+        run,
+    );
     if env("SIM_VERBOSE").is_some() {
         for (seed, rule) in &total.violations {
             say(&format!("{name}: seed {seed}: {rule}"));
@@ -167,7 +187,9 @@ fn check_seeds(draw: fn(u64) -> Scenario, run: fn(&Scenario, bool) -> Result<Sum
         if !kinds.contains(rule) {
             kinds.push(rule);
             let _ = run_shown(&format!("seed {seed}"), &draw(*seed), run);
-            say(&format!("{name}: replay with SIM_SEED={seed} cargo test --test sim {name}"));
+            say(&format!(
+                "{name}: replay with SIM_SEED={seed} cargo test --test sim {name}"
+            ));
         }
     }
     say(&format!(
@@ -179,8 +201,16 @@ fn check_seeds(draw: fn(u64) -> Scenario, run: fn(&Scenario, bool) -> Result<Sum
         total.excused,
         began.elapsed().as_secs_f64()
     ));
-    say(&format!("{name}: {} schedules, {} violations", total.runs, total.violations.len()));
-    assert!(total.violations.is_empty(), "seeds {:?}", total.violations.iter().take(20).collect::<Vec<_>>());
+    say(&format!(
+        "{name}: {} schedules, {} violations",
+        total.runs,
+        total.violations.len()
+    ));
+    assert!(
+        total.violations.is_empty(),
+        "seeds {:?}",
+        total.violations.iter().take(20).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -196,7 +226,10 @@ fn nat() {
         s.faults.clear();
         s.machines.truncate(1);
         // Without an engine nobody ends a machine's old connection when the client reuses its port.
-        s.flows.iter_mut().zip(50_000..).for_each(|(flow, port)| flow.port = port);
+        s.flows
+            .iter_mut()
+            .zip(50_000..)
+            .for_each(|(flow, port)| flow.port = port);
         s.service.source = relevo::engine::SourceMode::Psc;
         s
     };

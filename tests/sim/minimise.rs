@@ -8,7 +8,9 @@ use crate::world::Summary;
 
 fn machine_of(fault: &mut Fault) -> &mut usize {
     match fault {
-        Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => machine,
+        Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => {
+            machine
+        }
         Fault::Failover { to } => to,
     }
 }
@@ -32,8 +34,8 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     }
     for i in 0..s.faults.len() {
         add(&|o| {
-                let _ = o.faults.remove(i);
-            });
+            let _ = o.faults.remove(i);
+        });
     }
     for m in (0..s.machines.len()).rev() {
         let used = s.faults.iter().any(|(_, f)| *machine_of(&mut f.clone()) == m);
@@ -50,15 +52,15 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     let last_client = s.clients.len() - 1;
     if last_client > 0 && s.flows.iter().all(|f| f.client != last_client) {
         add(&|o| {
-                let _ = o.clients.pop();
-            });
+            let _ = o.clients.pop();
+        });
     }
     for i in 0..s.flows.len() {
         for r in 0..s.flows[i].dialogue.records.len() {
             if s.flows[i].dialogue.records.len() > 1 {
                 add(&|o| {
-                let _ = o.flows[i].dialogue.records.remove(r);
-            });
+                    let _ = o.flows[i].dialogue.records.remove(r);
+                });
             }
             add(&|o| o.flows[i].dialogue.records[r].upload /= 2);
             add(&|o| o.flows[i].dialogue.records[r].reply /= 2);
@@ -74,7 +76,13 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     for h in 0..s.clients.len() + s.machines.len() {
         let n = s.clients.len();
         let mut on = |change: &dyn Fn(&mut crate::host::HostSpec)| {
-            add(&|o: &mut Scenario| change(if h < n { &mut o.clients[h] } else { &mut o.machines[h - n] }));
+            add(&|o: &mut Scenario| {
+                change(if h < n {
+                    &mut o.clients[h]
+                } else {
+                    &mut o.machines[h - n]
+                })
+            });
         };
         on(&|h| (h.up.loss, h.down.loss) = (0, 0));
         on(&|h| (h.up.dup, h.down.dup) = (0, 0));

@@ -20,7 +20,12 @@ pub struct Nat {
 impl Nat {
     pub fn new(spec: &EngineSpec) -> Self {
         let service = &spec.services[0];
-        Self { psc: service.psc, original: service.machines[0].addr, clients: Vec::new(), stats: Stats::default() }
+        Self {
+            psc: service.psc,
+            original: service.machines[0].addr,
+            clients: Vec::new(),
+            stats: Stats::default(),
+        }
     }
 
     fn port_of(&mut self, client: SocketAddr) -> u16 {
@@ -67,7 +72,11 @@ impl Gateway for Nat {
         if SocketAddr::new(p.dst, p.dport) == self.psc {
             let port = self.port_of(src);
             rewrite(packet, SocketAddr::new(self.psc.ip(), port), self.original);
-        } else if let Some((_, client)) = self.clients.iter().find(|(port, _)| src == self.original && *port == p.dport) {
+        } else if let Some((_, client)) = self
+            .clients
+            .iter()
+            .find(|(port, _)| src == self.original && *port == p.dport)
+        {
             rewrite(packet, self.psc, *client);
         } else {
             self.stats.drop(DropReason::NotOurs);
@@ -89,6 +98,9 @@ impl Gateway for Nat {
     }
     fn probe(&mut self, _: Micros, _: MachineRef, _: &mut Outbox) {}
     fn status(&self) -> ShardStatus {
-        ShardStatus { stats: self.stats.clone(), ..ShardStatus::default() }
+        ShardStatus {
+            stats: self.stats.clone(),
+            ..ShardStatus::default()
+        }
     }
 }

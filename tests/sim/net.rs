@@ -26,7 +26,15 @@ pub struct LinkSpec {
 impl LinkSpec {
     /// Nothing is lost, doubled or overtaken.
     pub const fn clean(delay: Micros) -> Self {
-        Self { delay, jitter: 0, loss: 0, dup: 0, reorder: 0, late: 0, ns_per_byte: 0 }
+        Self {
+            delay,
+            jitter: 0,
+            loss: 0,
+            dup: 0,
+            reorder: 0,
+            late: 0,
+            ns_per_byte: 0,
+        }
     }
     pub const fn is_clean(&self) -> bool {
         self.loss == 0
@@ -44,7 +52,12 @@ pub struct Link {
 
 impl Link {
     pub fn new(spec: LinkSpec, rng: Rng) -> Self {
-        Self { spec, rng, free_at_ns: 0, last: 0 }
+        Self {
+            spec,
+            rng,
+            free_at_ns: 0,
+            last: 0,
+        }
     }
 
     /// Ends loss, doubling and overtaking.

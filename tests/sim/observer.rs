@@ -69,7 +69,12 @@ impl Observer {
                 MaxLag::Bytes(bytes) => Some(bytes),
                 MaxLag::Unlimited => None,
             },
-            machines: service.machines.iter().zip(machine_mtu).map(|(m, mtu)| (m.addr, *mtu)).collect(),
+            machines: service
+                .machines
+                .iter()
+                .zip(machine_mtu)
+                .map(|(m, mtu)| (m.addr, *mtu))
+                .collect(),
             client_mtu,
             scripts,
             planned,
@@ -94,23 +99,31 @@ impl Observer {
             let taken = |id: usize| self.flows.iter().any(|f| f.id == id);
             let planned = (0..self.planned.len()).find(|id| self.planned[*id] == (p.src, p.sport) && !taken(*id));
             if let Some(id) = planned {
-                self.flows.push(Flow::new(id, p, now, self.machines.len(), self.scripts[id].down.len()));
+                self.flows
+                    .push(Flow::new(id, p, now, self.machines.len(), self.scripts[id].down.len()));
                 return (Some(self.flows.len() - 1), (Some(0), None));
             }
         }
         let Some(f) = known else { return (None, (None, None)) };
         let flow = &mut self.flows[f];
         flow.hear(p);
-        let ack = flow.promise.filter(|_| p.has(ACK)).map(|promise| place(p.ack, promise.isn, flow.acked));
+        let ack = flow
+            .promise
+            .filter(|_| p.has(ACK))
+            .map(|promise| place(p.ack, promise.isn, flow.acked));
         (Some(f), (Some(place(p.seq, flow.isn, flow.sent)), ack))
     }
 
     /// A machine's packet reached the engine.
     pub fn from_machine(&mut self, m: usize, p: &Packet) -> Offsets {
-        let Some(f) = self.by_peer(p.dst, p.dport) else { return (None, None) };
+        let Some(f) = self.by_peer(p.dst, p.dport) else {
+            return (None, None);
+        };
         let flow = &mut self.flows[f];
         let isn = flow.isn;
-        let Some(leg) = &mut flow.legs[m] else { return (None, None) };
+        let Some(leg) = &mut flow.legs[m] else {
+            return (None, None);
+        };
         leg.hear(p, isn);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
@@ -170,7 +183,10 @@ impl Observer {
             let stray = if p.has(RST) {
                 Ok(())
             } else {
-                Err(Violation { rule: "I6", text: "a packet for a client without a flow".into() })
+                Err(Violation {
+                    rule: "I6",
+                    text: "a packet for a client without a flow".into(),
+                })
             };
             return ((None, None), stray);
         };
@@ -179,19 +195,41 @@ impl Observer {
     }
 
     fn check_to_client(&mut self, c: usize, f: usize, p: &Packet, bytes: &[u8], cause: Cause) -> Result<(), Violation> {
-        p.check_sums(bytes).map_err(|text| Violation { rule: "checksum", text })?;
-        ensure!((p.src, p.sport) == (self.psc.ip(), self.psc.port()), "I6", "its source is not the PSC");
-        ensure!(bytes.len() <= self.client_mtu[c], "R3", "{} bytes exceed the client's MTU", bytes.len());
+        p.check_sums(bytes)
+            .map_err(|text| Violation { rule: "checksum", text })?;
+        ensure!(
+            (p.src, p.sport) == (self.psc.ip(), self.psc.port()),
+            "I6",
+            "its source is not the PSC"
+        );
+        ensure!(
+            bytes.len() <= self.client_mtu[c],
+            "R3",
+            "{} bytes exceed the client's MTU",
+            bytes.len()
+        );
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
         let max_lag = self.max_lag;
         let states = &self.state;
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
-            ensure!(!states[m].down, "R13", "machine {m} is down, and its packet was let through");
-            ensure!(flow.legs[m].as_ref().is_some_and(|l| !l.lost), "R13", "machine {m} has lost this flow");
+            ensure!(
+                !states[m].down,
+                "R13",
+                "machine {m} is down, and its packet was let through"
+            );
+            ensure!(
+                flow.legs[m].as_ref().is_some_and(|l| !l.lost),
+                "R13",
+                "machine {m} has lost this flow"
+            );
             let original = *flow.original.get_or_insert(m);
-            ensure!(original == m, "I6", "a packet of machine {m}, but the original is {original}");
+            ensure!(
+                original == m,
+                "I6",
+                "a packet of machine {m}, but the original is {original}"
+            );
         }
         if p.has(RST) {
             ensure!(
@@ -211,7 +249,11 @@ impl Observer {
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
-        ensure!(p.options.ts.is_some() == promise.timestamps, "R5", "timestamps are not as promised");
+        ensure!(
+            p.options.ts.is_some() == promise.timestamps,
+            "R5",
+            "timestamps are not as promised"
+        );
         if flow.client_reset {
             return Ok(());
         }
@@ -220,33 +262,74 @@ impl Observer {
         let ack = place(p.ack, flow.isn, flow.told.ack);
         let bound = flow.ack_bound(max_lag).max(flow.told.ack);
         ensure!(ack <= bound as i64, "I3", "ack {ack} is past {bound}: {}", acks(flow));
-        ensure!(ack <= flow.sent as i64, "I4", "ack {ack} of what the client has not sent ({})", flow.sent);
+        ensure!(
+            ack <= flow.sent as i64,
+            "I4",
+            "ack {ack} of what the client has not sent ({})",
+            flow.sent
+        );
         if ack > 1 {
             for (m, leg) in flow.legs.iter().enumerate() {
                 let in_service = !states[m].down && !states[m].ever_down;
-                ensure!(leg.is_some() || !in_service, "I3", "ack {ack} though machine {m} has no leg yet");
+                ensure!(
+                    leg.is_some() || !in_service,
+                    "I3",
+                    "ack {ack} though machine {m} has no leg yet"
+                );
             }
         }
         for (left, right) in p.options.sack.iter().flatten() {
             let (left, right) = (place(*left, flow.isn, flow.sent), place(*right, flow.isn, flow.sent));
             ensure!(promise.sack, "R8", "SACK was not agreed on");
-            ensure!(ack < left && left < right && right <= flow.sent as i64, "R8", "SACK block {left}..{right}, ack {ack}");
+            ensure!(
+                ack < left && left < right && right <= flow.sent as i64,
+                "R8",
+                "SACK block {left}..{right}, ack {ack}"
+            );
         }
         let scale = promise.scale.map_or(0, u32::from);
         let edge = ack + (i64::from(p.win) << scale);
         let bound = flow.edge_bound(max_lag == Some(0)).max(flow.told.edge);
-        ensure!(edge <= bound as i64, "R5", "window edge {edge} is past {bound}: {}", acks(flow));
+        // Once its FIN is acknowledged, a window says nothing to the client any more.
+        let sends = flow.fin.is_none_or(|fin| ack < fin as i64);
+        ensure!(
+            !sends || edge <= bound as i64,
+            "R5",
+            "window edge {edge} is past {bound}: {}",
+            acks(flow)
+        );
         flow.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
     }
 
     fn check_syn_ack(flow: &mut Flow, p: &Packet) -> Result<(), Violation> {
-        ensure!(p.has(ACK) && p.ack == flow.isn.wrapping_add(1), "R1", "SYN/ACK of something else");
+        ensure!(
+            p.has(ACK) && p.ack == flow.isn.wrapping_add(1),
+            "R1",
+            "SYN/ACK of something else"
+        );
         let (o, offer) = (&p.options, &flow.offer.options);
         ensure!(o.other.is_none(), "R2", "option {:?}", o.other);
-        ensure!(o.scale.is_none() || offer.scale.is_some(), "R2", "a window scale that was not offered");
-        ensure!(o.ts.is_none() || offer.ts.is_some(), "R2", "timestamps that were not offered");
-        ensure!(!o.sack_permitted || offer.sack_permitted, "R2", "SACK that was not offered");
-        let new = Promise { isn: p.seq, scale: o.scale, sack: o.sack_permitted, timestamps: o.ts.is_some() };
+        ensure!(
+            o.scale.is_none() || offer.scale.is_some(),
+            "R2",
+            "a window scale that was not offered"
+        );
+        ensure!(
+            o.ts.is_none() || offer.ts.is_some(),
+            "R2",
+            "timestamps that were not offered"
+        );
+        ensure!(
+            !o.sack_permitted || offer.sack_permitted,
+            "R2",
+            "SACK that was not offered"
+        );
+        let new = Promise {
+            isn: p.seq,
+            scale: o.scale,
+            sack: o.sack_permitted,
+            timestamps: o.ts.is_some(),
+        };
         let promise = *flow.promise.get_or_insert(new);
         ensure!(
             (promise.isn, promise.scale, promise.timestamps) == (new.isn, new.scale, new.timestamps),
@@ -269,10 +352,29 @@ impl Observer {
     ) -> Result<(), Violation> {
         let start = place(p.seq, promise.isn, flow.told.sent);
         let end = start + i64::from(p.seq_len());
-        ensure!(start >= 0 && end <= flow.whole as i64, "I1", "v {start}..{end} of {}", flow.whole);
-        ensure!(p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0, "I6", "data, but nobody took over");
-        ensure!(end <= flow.edge as i64 + 1, "R22", "v {end} is past the client's window edge {}", flow.edge);
-        ensure!(!p.has(FIN) || end == flow.whole as i64, "I1", "FIN at v {end} instead of {}", flow.whole);
+        ensure!(
+            start >= 0 && end <= flow.whole as i64,
+            "I1",
+            "v {start}..{end} of {}",
+            flow.whole
+        );
+        ensure!(
+            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0,
+            "I6",
+            "data, but nobody took over"
+        );
+        ensure!(
+            end <= flow.edge as i64 + 1,
+            "R22",
+            "v {end} is past the client's window edge {}",
+            flow.edge
+        );
+        ensure!(
+            !p.has(FIN) || end == flow.whole as i64,
+            "I1",
+            "FIN at v {end} instead of {}",
+            flow.whole
+        );
         same_bytes(p, bytes, start, flow.acked, &script.down, "the service's")?;
         flow.told.sent = flow.told.sent.max(end as u64);
         Ok(())
@@ -280,35 +382,42 @@ impl Observer {
 
     fn check_echo(stamps: Option<(&crate::books::Stamps, &str)>, p: &Packet) -> Result<(), Violation> {
         if let (Some((stamps, who)), Some((_, echo))) = (stamps, p.options.ts) {
-            ensure!(stamps.may_be_echoed(echo), "R5", "TSecr {echo} was never sent by {who}: {stamps:?}");
+            ensure!(
+                stamps.may_be_echoed(echo),
+                "R5",
+                "TSecr {echo} was never sent by {who}: {stamps:?}"
+            );
         }
         Ok(())
     }
 
     /// A packet leaves the engine for a machine.
-    pub fn to_machine(
-        &mut self,
-        m: usize,
-        p: &Packet,
-        bytes: &[u8],
-        cause: Cause,
-    ) -> (Offsets, Result<(), Violation>) {
+    pub fn to_machine(&mut self, m: usize, p: &Packet, bytes: &[u8], cause: Cause) -> (Offsets, Result<(), Violation>) {
         let peer = (p.src, p.sport);
         let flow = match cause {
             Cause::Client(flow) => flow,
-            _ if p.has(SYN) => self.flows.iter().rposition(|f| f.isn == p.seq && f.peer.is_none_or(|known| known == peer)),
+            _ if p.has(SYN) => self
+                .flows
+                .iter()
+                .rposition(|f| f.isn == p.seq && f.peer.is_none_or(|known| known == peer)),
             _ => self.by_peer(p.src, p.sport),
         };
         let Some(f) = flow else {
             // A probe, or the reset of its answer.
             let probe = p.len == 0 && (p.has(SYN) || p.has(RST)) && cause == Cause::Engine;
-            let stray = Violation { rule: "I6", text: "a packet for a machine without a flow".into() };
+            let stray = Violation {
+                rule: "I6",
+                text: "a packet for a machine without a flow".into(),
+            };
             return ((None, None), if probe { Ok(()) } else { Err(stray) });
         };
         let result = self.check_to_machine(f, m, p, bytes, cause);
         let flow = &self.flows[f];
         let offsets = flow.legs[m].as_ref().map_or((None, None), |leg| {
-            let ack = leg.isn.filter(|_| p.has(ACK)).map(|isn| place(p.ack, isn, leg.told.ack));
+            let ack = leg
+                .isn
+                .filter(|_| p.has(ACK))
+                .map(|isn| place(p.ack, isn, leg.told.ack));
             (Some(place(p.seq, flow.isn, leg.told.sent)), ack)
         });
         (offsets, result)
@@ -322,12 +431,22 @@ impl Observer {
         bytes: &[u8],
         cause: Cause,
     ) -> Result<(), Violation> {
-        p.check_sums(bytes).map_err(|text| Violation { rule: "checksum", text })?;
+        p.check_sums(bytes)
+            .map_err(|text| Violation { rule: "checksum", text })?;
         let (addr, mtu) = self.machines[m];
         ensure!(p.dport == addr.port(), "I6", "port {} of the machine", p.dport);
-        ensure!(bytes.len() <= mtu, "R3", "{} bytes exceed the machine's MTU {mtu}", bytes.len());
+        ensure!(
+            bytes.len() <= mtu,
+            "R3",
+            "{} bytes exceed the machine's MTU {mtu}",
+            bytes.len()
+        );
         let flow = &mut self.flows[f];
-        let source = if self.source == SourceMode::Psc { self.psc.ip() } else { flow.client.0 };
+        let source = if self.source == SourceMode::Psc {
+            self.psc.ip()
+        } else {
+            flow.client.0
+        };
         ensure!(p.src == source, "I6", "its source is {}", p.src);
         if self.source == SourceMode::Client {
             ensure!(p.sport == flow.client.1, "I6", "source port {}", p.sport);
@@ -338,7 +457,11 @@ impl Observer {
             }
             return Ok(());
         }
-        ensure!(!self.state[m].down, "R13", "machine {m} is down, but gets more than a reset");
+        ensure!(
+            !self.state[m].down,
+            "R13",
+            "machine {m} is down, but gets more than a reset"
+        );
         ensure!(p.flags & 0xc0 == 0, "R2", "ECN bits");
         if p.has(SYN) {
             return Self::check_syn(flow, m, p, cause);
@@ -353,25 +476,62 @@ impl Observer {
         };
         ensure!(!leg.lost, "R13", "machine {m} has lost this flow");
         ensure!(p.has(ACK), "R2", "no ACK flag");
-        ensure!(p.options.ts.is_some() == leg.timestamps, "R5", "timestamps are not as the machine agreed");
+        ensure!(
+            p.options.ts.is_some() == leg.timestamps,
+            "R5",
+            "timestamps are not as the machine agreed"
+        );
         let ack = place(p.ack, isn, leg.told.ack);
-        ensure!(ack <= leg.sent as i64, "I4", "ack {ack}, but machine {m} has sent {}", leg.sent);
-        ensure!(ack <= flow.acked as i64, "I4", "ack {ack}, but the client has acknowledged {}", flow.acked);
+        ensure!(
+            ack <= leg.sent as i64,
+            "I4",
+            "ack {ack}, but machine {m} has sent {}",
+            leg.sent
+        );
+        ensure!(
+            ack <= flow.acked as i64,
+            "I4",
+            "ack {ack}, but the client has acknowledged {}",
+            flow.acked
+        );
         let start = place(p.seq, flow.isn, leg.told.sent.max(leg.acked));
         let end = start + i64::from(p.seq_len());
-        ensure!(start >= 0 && end <= flow.sent as i64, "I2", "u {start}..{end}, but the client has sent {}", flow.sent);
-        ensure!(end <= leg.edge as i64 + 1, "R3", "u {end} is past the machine's window edge {}", leg.edge);
-        ensure!(!p.has(FIN) || flow.fin == Some(end as u64), "I2", "FIN at u {end}, the client's is {:?}", flow.fin);
+        ensure!(
+            start >= 0 && end <= flow.sent as i64,
+            "I2",
+            "u {start}..{end}, but the client has sent {}",
+            flow.sent
+        );
+        ensure!(
+            end <= leg.edge as i64 + 1,
+            "R3",
+            "u {end} is past the machine's window edge {}",
+            leg.edge
+        );
+        ensure!(
+            !p.has(FIN) || flow.fin == Some(end as u64),
+            "I2",
+            "FIN at u {end}, the client's is {:?}",
+            flow.fin
+        );
         same_bytes(p, bytes, start, leg.acked, &self.scripts[flow.id].up, "the client's")?;
         if p.seq_len() > 0 && end > leg.acked as i64 {
-            let need = flow.pieces.iter().find(|(upto, _)| *upto as i64 >= end).map_or(0, |piece| piece.1);
+            let need = flow
+                .pieces
+                .iter()
+                .find(|(upto, _)| *upto as i64 >= end)
+                .map_or(0, |piece| piece.1);
             // The original's own traffic keeps causality by itself.
             self.early_release |= cause == Cause::Engine && leg.sent < need;
         }
         Self::check_echo(leg.stamps.as_ref().map(|s| (s, "that machine")), p)?;
         for (left, right) in p.options.sack.iter().flatten() {
             let (left, right) = (place(*left, isn, leg.sent), place(*right, isn, leg.sent));
-            ensure!(ack < left && left < right && right <= leg.sent as i64, "R8", "SACK block {left}..{right}, ack {ack}");
+            ensure!(
+                ack < left && left < right && right <= leg.sent as i64,
+                "R8",
+                "SACK block {left}..{right}, ack {ack}"
+            );
         }
         let scale = match (flow.offer.options.scale, leg.scale) {
             (Some(scale), Some(_)) => u32::from(scale),
@@ -379,30 +539,75 @@ impl Observer {
         };
         let edge = ack + (i64::from(p.win) << scale);
         let bound = flow.edge.max(leg.told.edge);
-        ensure!(edge <= bound as i64, "R5", "window edge {edge} is past the client's {bound}");
+        ensure!(
+            edge <= bound as i64,
+            "R5",
+            "window edge {edge} is past the client's {bound}"
+        );
         leg.told.sent = leg.told.sent.max(end as u64);
         leg.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
     }
 
     fn check_syn(flow: &mut Flow, m: usize, p: &Packet, cause: Cause) -> Result<(), Violation> {
         ensure!(!p.has(ACK) && p.len == 0, "R1", "a SYN with more");
-        ensure!(p.seq == flow.isn, "R1", "opened with ISN {} instead of the client's {}", p.seq, flow.isn);
+        ensure!(
+            p.seq == flow.isn,
+            "R1",
+            "opened with ISN {} instead of the client's {}",
+            p.seq,
+            flow.isn
+        );
         flow.peer = Some((p.src, p.sport));
-        let alone = flow.legs.iter().enumerate().all(|(i, l)| i == m || l.as_ref().is_none_or(|l| !l.counts()));
-        ensure!(flow.proved || alone, "R1", "machine {m} is opened before the client proved itself");
+        let alone = flow
+            .legs
+            .iter()
+            .enumerate()
+            .all(|(i, l)| i == m || l.as_ref().is_none_or(|l| !l.counts()));
+        ensure!(
+            flow.proved || alone,
+            "R1",
+            "machine {m} is opened before the client proved itself"
+        );
         let (o, offer) = (&p.options, &flow.offer.options);
         ensure!(o.other.is_none(), "R2", "option {:?}", o.other);
-        ensure!(o.mss <= offer.mss.max(Some(536)), "R5", "MSS {:?}, the client's is {:?}", o.mss, offer.mss);
-        let accepted = flow.promise.filter(|_| cause == Cause::Engine);
-        let (ts, sack, scale) = accepted.map_or(
-            (offer.ts.is_some(), offer.sack_permitted, offer.scale.is_some()),
-            |a| (a.timestamps, a.sack, a.scale.is_some()),
+        ensure!(
+            o.mss <= offer.mss.max(Some(536)),
+            "R5",
+            "MSS {:?}, the client's is {:?}",
+            o.mss,
+            offer.mss
         );
-        ensure!(o.ts.is_none() || ts, "R1", "timestamps, which the original did not accept");
-        ensure!(!o.sack_permitted || sack, "R1", "SACK, which the original did not accept");
-        ensure!(o.scale.is_none() || scale, "R1", "a window scale, which the original did not accept");
-        ensure!(o.scale.is_none() || o.scale == offer.scale, "R1", "window scale {:?}", o.scale);
-        let fresh = || Leg { acked: 1, edge: 1, ..Leg::default() };
+        let accepted = flow.promise.filter(|_| cause == Cause::Engine);
+        let (ts, sack, scale) = accepted
+            .map_or((offer.ts.is_some(), offer.sack_permitted, offer.scale.is_some()), |a| {
+                (a.timestamps, a.sack, a.scale.is_some())
+            });
+        ensure!(
+            o.ts.is_none() || ts,
+            "R1",
+            "timestamps, which the original did not accept"
+        );
+        ensure!(
+            !o.sack_permitted || sack,
+            "R1",
+            "SACK, which the original did not accept"
+        );
+        ensure!(
+            o.scale.is_none() || scale,
+            "R1",
+            "a window scale, which the original did not accept"
+        );
+        ensure!(
+            o.scale.is_none() || o.scale == offer.scale,
+            "R1",
+            "window scale {:?}",
+            o.scale
+        );
+        let fresh = || Leg {
+            acked: 1,
+            edge: 1,
+            ..Leg::default()
+        };
         let leg = flow.legs[m].get_or_insert_with(fresh);
         if !leg.counts() {
             *leg = fresh();

@@ -50,7 +50,10 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 /// RFC 1071's sum of 16-bit words, not folded.
 fn sum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(2);
-    let whole: u64 = words.by_ref().map(|w| u64::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let whole: u64 = words
+        .by_ref()
+        .map(|w| u64::from(u16::from_be_bytes([w[0], w[1]])))
+        .sum();
     whole + words.remainder().first().map_or(0, |b| u64::from(*b) << 8)
 }
 
@@ -80,7 +83,12 @@ impl Packet {
                 };
                 (v6(8), v6(24), 40, 40 + usize::from(u16_at(b, 4)))
             }
-            _ => return Err(format!("neither IPv4 nor IPv6 with TCP: {:02x?}", &b[..b.len().min(40)])),
+            _ => {
+                return Err(format!(
+                    "neither IPv4 nor IPv6 with TCP: {:02x?}",
+                    &b[..b.len().min(40)]
+                ));
+            }
         };
         if total != b.len() || b.len() < tcp_at + 20 {
             return Err(format!("IP length {total} of {} bytes", b.len()));

@@ -165,14 +165,29 @@ impl Scenario {
 
     /// Adds a connection of client 0 with one request.
     pub fn request(self, upload: u32, reply: u32, ending: Ending) -> Self {
-        let record = Record { upload, reply, echo: false, wait: false, think: 0 };
-        self.dialogue(Dialogue { trailer: 0, records: vec![record], ending })
+        let record = Record {
+            upload,
+            reply,
+            echo: false,
+            wait: false,
+            think: 0,
+        };
+        self.dialogue(Dialogue {
+            trailer: 0,
+            records: vec![record],
+            ending,
+        })
     }
 
     /// Adds a connection of client 0.
     pub fn dialogue(mut self, dialogue: Dialogue) -> Self {
         let port = 40_000 + self.flows.len() as u16;
-        self.flows.push(FlowSpec { client: 0, port, start: 1_000, dialogue });
+        self.flows.push(FlowSpec {
+            client: 0,
+            port,
+            start: 1_000,
+            dialogue,
+        });
         self
     }
 
@@ -224,7 +239,11 @@ impl Scenario {
         s.seed = seed;
         s.v6 = r.chance(400);
         s.service = ServiceSettings {
-            source: if r.chance(300) { SourceMode::Client } else { SourceMode::Psc },
+            source: if r.chance(300) {
+                SourceMode::Client
+            } else {
+                SourceMode::Psc
+            },
             max_lag: r.pick(&[
                 MaxLag::Bytes(0),
                 MaxLag::Bytes(0),
@@ -253,7 +272,9 @@ impl Scenario {
         s.heal = r.log_range(1, 15_000) * MILLISECOND;
         let timestamps = r.chance(700);
         let rough = r.chance(600);
-        s.clients = (0..r.pick(&[1, 1, 1, 2, 3])).map(|_| draw_host(r, timestamps, rough, 20_000, false)).collect();
+        s.clients = (0..r.pick(&[1, 1, 1, 2, 3]))
+            .map(|_| draw_host(r, timestamps, rough, 20_000, false))
+            .collect();
         let timestamps = r.chance(800);
         let machine_rough = rough && r.chance(500);
         s.machines = (0..s.machines.len())
@@ -280,7 +301,12 @@ impl Scenario {
             let port = if same_port { 40_000 } else { 40_000 + i as u16 };
             let late = r.chance(300);
             let start = r.below(if late { 500_000 } else { 5_000 });
-            self.flows.push(FlowSpec { client, port, start, dialogue: draw_dialogue(r) });
+            self.flows.push(FlowSpec {
+                client,
+                port,
+                start,
+                dialogue: draw_dialogue(r),
+            });
         }
         self.flows.sort_by_key(|f| f.start);
     }
@@ -288,14 +314,21 @@ impl Scenario {
     fn draw_faults(&mut self, r: &mut Rng) {
         let machines = self.machines.len() as u64;
         let when = |r: &mut Rng| {
-            if r.chance(600) { When::Packets(r.log_range(1, 600)) } else { When::Time(r.log_range(200, 3_000_000)) }
+            if r.chance(600) {
+                When::Packets(r.log_range(1, 600))
+            } else {
+                When::Time(r.log_range(200, 3_000_000))
+            }
         };
         let thaw = |at: When, r: &mut Rng| match at {
             When::Packets(n) if r.chance(500) => When::Packets(n + r.log_range(1, 300)),
             When::Packets(_) => When::Time(r.log_range(50_000, 5_000_000)),
             When::Time(t) => When::Time(t + r.log_range(500, 5_000_000)),
         };
-        let freeze = |r: &mut Rng, machine: usize| Fault::Freeze { machine, stop: r.chance(500) };
+        let freeze = |r: &mut Rng, machine: usize| Fault::Freeze {
+            machine,
+            stop: r.chance(500),
+        };
         match r.below(10) {
             // Nothing.
             0 => (),
@@ -323,7 +356,8 @@ impl Scenario {
             7 | 8 => {
                 for _ in 0..r.range(1, 3) {
                     let (at, machine) = (when(r), r.below(machines) as usize);
-                    self.faults.push((at, r.pick(&[Fault::Down { machine }, Fault::Failover { to: machine }])));
+                    self.faults
+                        .push((at, r.pick(&[Fault::Down { machine }, Fault::Failover { to: machine }])));
                     if r.chance(300) {
                         let at = thaw(at, r);
                         self.faults.push((at, Fault::Up { machine }));
@@ -397,9 +431,17 @@ fn draw_host(r: &mut Rng, timestamps: bool, rough: bool, delay_max: Micros, mach
         reno: r.chance(500),
         keep_alive: if r.chance(150) { r.log_range(20, 2_000) } else { 0 },
         pace: Pace {
-            chunk: if r.chance(200) { r.log_range(100, 10_000) as usize } else { usize::MAX },
+            chunk: if r.chance(200) {
+                r.log_range(100, 10_000) as usize
+            } else {
+                usize::MAX
+            },
             every: if r.chance(200) { r.log_range(100, 50_000) } else { 0 },
-            think: if machine && r.chance(300) { r.log_range(10, 30_000) } else { 0 },
+            think: if machine && r.chance(300) {
+                r.log_range(10, 30_000)
+            } else {
+                0
+            },
         },
         refuses: false,
         up: draw_link(r, rough, delay_max),
@@ -413,15 +455,31 @@ fn draw_dialogue(r: &mut Rng) -> Dialogue {
         r.log_range(1, if huge { 400_000 } else { 40_000 }) as u32
     };
     let small = |r: &mut Rng| r.below(200) as u32;
-    let record = |upload, reply| Record { upload, reply, echo: false, wait: false, think: 0 };
+    let record = |upload, reply| Record {
+        upload,
+        reply,
+        echo: false,
+        wait: false,
+        think: 0,
+    };
     let mut records = match r.below(7) {
         // Upload, download, both, echo.
         0 | 1 => vec![record(big(r), small(r))],
         2 | 3 => vec![record(small(r), big(r))],
-        4 => vec![Record { echo: true, ..record(big(r), small(r)) }],
+        4 => vec![Record {
+            echo: true,
+            ..record(big(r), small(r))
+        }],
         // Requests and replies, one by one or pipelined.
-        5 => (0..r.range(2, 12)).map(|_| Record { wait: true, ..record(small(r), r.log_range(1, 3_000) as u32) }).collect(),
-        _ => (0..r.range(2, 12)).map(|_| record(small(r), r.log_range(1, 3_000) as u32)).collect::<Vec<_>>(),
+        5 => (0..r.range(2, 12))
+            .map(|_| Record {
+                wait: true,
+                ..record(small(r), r.log_range(1, 3_000) as u32)
+            })
+            .collect(),
+        _ => (0..r.range(2, 12))
+            .map(|_| record(small(r), r.log_range(1, 3_000) as u32))
+            .collect::<Vec<_>>(),
     };
     if r.chance(200) {
         for record in &mut records {
@@ -435,5 +493,13 @@ fn draw_dialogue(r: &mut Rng) -> Dialogue {
         _ if r.chance(300) => Ending::Abort(r.below(5_000) as u32),
         _ => Ending::HalfClose,
     };
-    Dialogue { trailer: if r.chance(400) { r.log_range(1, 20_000) as u32 } else { 0 }, records, ending }
+    Dialogue {
+        trailer: if r.chance(400) {
+            r.log_range(1, 20_000) as u32
+        } else {
+            0
+        },
+        records,
+        ending,
+    }
 }

@@ -14,7 +14,13 @@ const KEPT: usize = 80;
 #[derive(Clone, Debug)]
 enum Line {
     /// A packet: where it was seen, its positions relative to the flow (u or v) as far as they are known, what became of it.
-    Packet { place: String, packet: Packet, seq: Option<i64>, ack: Option<i64>, note: String },
+    Packet {
+        place: String,
+        packet: Packet,
+        seq: Option<i64>,
+        ack: Option<i64>,
+        note: String,
+    },
     Note(String),
 }
 
@@ -45,7 +51,16 @@ impl Trace {
         note: impl FnOnce() -> String,
     ) {
         if self.on {
-            self.push(now, Line::Packet { place: place(), packet: *packet, seq, ack, note: note() });
+            self.push(
+                now,
+                Line::Packet {
+                    place: place(),
+                    packet: *packet,
+                    seq,
+                    ack,
+                    note: note(),
+                },
+            );
         }
     }
 
@@ -61,7 +76,13 @@ impl Trace {
         for (at, line) in &self.lines {
             let _ = match line {
                 Line::Note(note) => writeln!(text, "{:>12.3} ms  ---- {note}", *at as f64 / 1e3),
-                Line::Packet { place, packet: p, seq, ack, note } => {
+                Line::Packet {
+                    place,
+                    packet: p,
+                    seq,
+                    ack,
+                    note,
+                } => {
                     let rel = |x: &Option<i64>| x.map_or("?".into(), |x| x.to_string());
                     let mut options = String::new();
                     if let Some((val, ecr)) = p.options.ts {

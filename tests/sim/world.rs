@@ -143,7 +143,8 @@ impl<G: Gateway> World<G> {
     pub fn new(scenario: Scenario, engine: G, watch: bool) -> Self {
         let s = &scenario;
         let spec = s.engine_spec();
-        let script = |(i, f): (usize, &crate::scenario::FlowSpec)| Script::new(s.seed, i as u16, s.greeting, &f.dialogue);
+        let script =
+            |(i, f): (usize, &crate::scenario::FlowSpec)| Script::new(s.seed, i as u16, s.greeting, &f.dialogue);
         let scripts: Rc<Vec<Script>> = Rc::new(s.flows.iter().enumerate().map(script).collect());
         let mut hosts = Vec::new();
         for (i, m) in s.machines.iter().enumerate() {
@@ -152,7 +153,14 @@ impl<G: Gateway> World<G> {
             hosts.push(Host::new(name, addr.ip(), *m, scripts, Some(addr.port()), s.greeting));
         }
         for (i, c) in s.clients.iter().enumerate() {
-            hosts.push(Host::new(format!("client {i}"), client_addr(s.v6, i), *c, Rc::clone(&scripts), None, 0));
+            hosts.push(Host::new(
+                format!("client {i}"),
+                client_addr(s.v6, i),
+                *c,
+                Rc::clone(&scripts),
+                None,
+                0,
+            ));
         }
         let link = |stream: u64, i: usize, spec| Link::new(spec, Rng::new(s.seed, stream + i as u64));
         let n = hosts.len();
@@ -165,8 +173,16 @@ impl<G: Gateway> World<G> {
             engine,
             outbox: Outbox::new(),
             trace: Trace::default(),
-            up: hosts.iter().enumerate().map(|(i, h)| link(1_000, i, h.spec.up)).collect(),
-            down: hosts.iter().enumerate().map(|(i, h)| link(2_000, i, h.spec.down)).collect(),
+            up: hosts
+                .iter()
+                .enumerate()
+                .map(|(i, h)| link(1_000, i, h.spec.up))
+                .collect(),
+            down: hosts
+                .iter()
+                .enumerate()
+                .map(|(i, h)| link(2_000, i, h.spec.down))
+                .collect(),
             stopped: vec![false; n],
             frozen_at: vec![None; n],
             ever_frozen: vec![false; n],
@@ -206,7 +222,11 @@ impl<G: Gateway> World<G> {
 
     fn at(&mut self, at: Micros, what: Happening) {
         self.number += 1;
-        self.queue.push(Reverse(Entry { at, number: self.number, what }));
+        self.queue.push(Reverse(Entry {
+            at,
+            number: self.number,
+            what,
+        }));
     }
 
     /// Runs to the end.
@@ -245,7 +265,12 @@ impl<G: Gateway> World<G> {
             }
             events += 1;
             ensure!(events < MAX_EVENTS, "storm", "{events} events and no end");
-            ensure!(self.now < limit, "stuck", "not over {} s after the network was healed", PATIENCE / SECOND);
+            ensure!(
+                self.now < limit,
+                "stuck",
+                "not over {} s after the network was healed",
+                PATIENCE / SECOND
+            );
         }
         unreachable!("there is always another tick")
     }
@@ -259,7 +284,9 @@ impl<G: Gateway> World<G> {
     fn connect(&mut self, flow: usize) -> Result<(), Violation> {
         let f = &self.scenario.flows[flow];
         let before = self.scenario.flows[..flow].iter().zip(&self.done);
-        let port_is_free = before.clone().all(|(o, done)| (o.client, o.port) != (f.client, f.port) || *done);
+        let port_is_free = before
+            .clone()
+            .all(|(o, done)| (o.client, o.port) != (f.client, f.port) || *done);
         if !port_is_free {
             self.at(self.now + 10 * MILLISECOND, Happening::Connect(flow));
             return Ok(());
@@ -309,7 +336,13 @@ impl<G: Gateway> World<G> {
     fn note_lost(&mut self, host: usize, bytes: &[u8]) {
         if let Ok(packet) = Packet::parse(bytes) {
             let (now, hosts) = (self.now, &self.hosts);
-            self.trace.packet(now, || format!("{} > lost", hosts[host].name), &packet, (None, None), String::new);
+            self.trace.packet(
+                now,
+                || format!("{} > lost", hosts[host].name),
+                &packet,
+                (None, None),
+                String::new,
+            );
         }
     }
 
@@ -318,7 +351,9 @@ impl<G: Gateway> World<G> {
             if self.machines() + self.scenario.flows[flow].client != host || !self.connected[flow] || self.done[flow] {
                 continue;
             }
-            let Some(app) = self.hosts[host].client(flow) else { continue };
+            let Some(app) = self.hosts[host].client(flow) else {
+                continue;
+            };
             if app.read > self.last_byte[flow].0 {
                 self.summary.longest_gap = self.summary.longest_gap.max(self.now - self.last_byte[flow].1);
                 self.last_byte[flow] = (app.read, self.now);
@@ -326,7 +361,8 @@ impl<G: Gateway> World<G> {
             if app.done {
                 self.done[flow] = true;
                 self.summary.end = self.now;
-                self.trace.note(self.now, || format!("flow {flow} is over for its client"));
+                self.trace
+                    .note(self.now, || format!("flow {flow} is over for its client"));
             }
         }
     }
@@ -351,14 +387,19 @@ impl<G: Gateway> World<G> {
 
     /// Whether some machine could have carried the flow from its start to now.
     fn has_survivor(&self, id: usize) -> bool {
-        let Some(flow) = self.observer.flows.iter().find(|f| f.id == id) else { return true };
+        let Some(flow) = self.observer.flows.iter().find(|f| f.id == id) else {
+            return true;
+        };
         (0..self.machines()).any(|m| self.observer.could_carry(m, flow))
     }
 
     // -- the engine
 
     fn machine_ref(m: usize) -> MachineRef {
-        MachineRef { service: ServiceId(0), machine: MachineId(m as u16) }
+        MachineRef {
+            service: ServiceId(0),
+            machine: MachineId(m as u16),
+        }
     }
 
     fn engine_packet(&mut self, host: usize, mut bytes: Vec<u8>) -> Result<(), Violation> {
@@ -381,14 +422,26 @@ impl<G: Gateway> World<G> {
         };
         let ifindex = if from_machine { MACHINE_IFINDEX } else { CLIENT_IFINDEX };
         let length = bytes.len();
-        let verdict = self.engine.handle_packet(self.now, Meta { ifindex, checksum }, &mut bytes);
+        let verdict = self
+            .engine
+            .handle_packet(self.now, Meta { ifindex, checksum }, &mut bytes);
         self.summary.packets += 1;
         let (now, hosts) = (self.now, &self.hosts);
-        self.trace.packet(now, || format!("{} > engine", hosts[host].name), &before, offsets, || format!("{verdict:?}"));
+        self.trace.packet(
+            now,
+            || format!("{} > engine", hosts[host].name),
+            &before,
+            offsets,
+            || format!("{verdict:?}"),
+        );
         if let Some(machine) = self.engine.heard()
             && let Some(detector) = &mut self.detector
         {
-            ensure!(Some(machine) == from_machine.then(|| Self::machine_ref(host)), "R14", "heard {machine:?}");
+            ensure!(
+                Some(machine) == from_machine.then(|| Self::machine_ref(host)),
+                "R14",
+                "heard {machine:?}"
+            );
             detector.handle_heard(self.now, machine);
         }
         if let Verdict::Accept { len } = verdict {
@@ -399,7 +452,11 @@ impl<G: Gateway> World<G> {
         }
         self.engine_rest()?;
         let seen = self.summary.packets;
-        let due = self.scenario.faults.iter().filter(|(w, _)| matches!(w, When::Packets(n) if *n == seen));
+        let due = self
+            .scenario
+            .faults
+            .iter()
+            .filter(|(w, _)| matches!(w, When::Packets(n) if *n == seen));
         for fault in due.map(|(_, fault)| *fault).collect::<Vec<_>>() {
             self.strike(fault)?;
         }
@@ -420,7 +477,13 @@ impl<G: Gateway> World<G> {
         };
         let (now, hosts) = (self.now, &self.hosts);
         let how = if cause == Cause::Engine { "engine >>" } else { "     >" };
-        self.trace.packet(now, || format!("{how} {}", hosts[host].name), &packet, offsets, String::new);
+        self.trace.packet(
+            now,
+            || format!("{how} {}", hosts[host].name),
+            &packet,
+            offsets,
+            String::new,
+        );
         if self.detector.is_some() {
             result?;
         }
@@ -491,8 +554,16 @@ impl<G: Gateway> World<G> {
     fn set_engine_timer(&mut self) -> Result<(), Violation> {
         let detector = self.detector.as_ref().and_then(Detector::next_deadline);
         let engine = self.engine.next_deadline();
-        ensure!(engine.is_none_or(|at| at > self.now), "contract", "after poll the engine's deadline {engine:?} has passed");
-        ensure!(detector.is_none_or(|at| at > self.now), "contract", "the detector's deadline {detector:?} has passed");
+        ensure!(
+            engine.is_none_or(|at| at > self.now),
+            "contract",
+            "after poll the engine's deadline {engine:?} has passed"
+        );
+        ensure!(
+            detector.is_none_or(|at| at > self.now),
+            "contract",
+            "the detector's deadline {detector:?} has passed"
+        );
         let next = engine.into_iter().chain(detector).min();
         if let Some((at, number)) = self.engine_timer.set(next) {
             self.at(at, Happening::Engine(number));
@@ -504,11 +575,16 @@ impl<G: Gateway> World<G> {
 
     fn declared_dead(&mut self, machine: MachineRef, reason: Reason) -> Result<(), Violation> {
         let m = usize::from(machine.machine.0);
-        self.trace.note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
+        self.trace
+            .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
         if !self.ever_frozen[m] {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
-            ensure!(!clean || spec.refuses, "R14", "machine {m} is declared dead ({reason:?}), but it is well");
+            ensure!(
+                !clean || spec.refuses,
+                "R14",
+                "machine {m} is declared dead ({reason:?}), but it is well"
+            );
             self.summary.false_alarms += 1;
         }
         self.down(machine)
@@ -556,10 +632,13 @@ impl<G: Gateway> World<G> {
                 if let Some(d) = &mut self.detector {
                     d.handle_up(self.now, machine);
                 }
-                self.observer.machine_told(self.now, usize::from(machine.machine.0), false);
+                self.observer
+                    .machine_told(self.now, usize::from(machine.machine.0), false);
             }
             Fault::Failover { to } => {
-                self.command(Command::Failover { to: Self::machine_ref(to) });
+                self.command(Command::Failover {
+                    to: Self::machine_ref(to),
+                });
                 self.observer.failover();
             }
         }
@@ -573,7 +652,12 @@ impl<G: Gateway> World<G> {
         let status = self.engine.status();
         counters_add_up(&status, self.summary.packets, self.accepted).map_err(|text| Violation { rule: "I7", text })?;
         let limit = self.scenario.limits.total_buffer;
-        ensure!(status.buffered_bytes <= limit, "I8", "{} bytes buffered of {limit}", status.buffered_bytes);
+        ensure!(
+            status.buffered_bytes <= limit,
+            "I8",
+            "{} bytes buffered of {limit}",
+            status.buffered_bytes
+        );
         if self.detector.is_some() {
             self.check_detection()?;
         }
@@ -596,13 +680,16 @@ impl<G: Gateway> World<G> {
     }
 
     fn check_detection(&mut self) -> Result<(), Violation> {
-        let well = (0..self.machines()).any(|m| {
-            !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses
-        });
+        let well = (0..self.machines())
+            .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
         for m in 0..self.machines() {
             let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
             if let Some(since) = unnoticed {
-                ensure!(self.now - since < DETECTION, "R14", "machine {m} has been frozen since {since} µs, unnoticed");
+                ensure!(
+                    self.now - since < DETECTION,
+                    "R14",
+                    "machine {m} has been frozen since {since} µs, unnoticed"
+                );
             }
         }
         Ok(())
@@ -619,7 +706,9 @@ impl<G: Gateway> World<G> {
                     && !self.scenario.machines[m].refuses;
                 let script = &self.scripts[flow.id];
                 !asked
-                    || self.hosts[m].progress(flow.id).is_some_and(|p| p.read == script.up.len() && p.eof)
+                    || self.hosts[m]
+                        .progress(flow.id)
+                        .is_some_and(|p| p.read == script.up.len() && p.eof)
             })
         })
     }
@@ -654,13 +743,19 @@ fn describe_status(status: &ShardStatus) -> String {
     use relevo::engine::DropReason;
     let mut text = format!("    engine: {} bytes buffered\n", status.buffered_bytes);
     for service in &status.services {
-        text += &format!("      original {:?}, {} flows, {} half open\n", service.original, service.flows, service.half_open);
+        text += &format!(
+            "      original {:?}, {} flows, {} half open\n",
+            service.original, service.flows, service.half_open
+        );
         for (i, m) in service.machines.iter().enumerate() {
             text += &format!("      machine {i}: {m:?}\n");
         }
     }
     let counters = Counter::ALL.iter().map(|c| (c.name(), status.stats.get(*c)));
     let drops = DropReason::ALL.iter().map(|d| (d.name(), status.stats.drops(*d)));
-    let used = counters.chain(drops).filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}"));
+    let used = counters
+        .chain(drops)
+        .filter(|(_, n)| *n > 0)
+        .map(|(name, n)| format!("{name} {n}"));
     text + "      " + &used.collect::<Vec<_>>().join(", ") + "\n"
 }

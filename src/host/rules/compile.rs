@@ -45,14 +45,28 @@ const TCP_FLAGS: &[(&str, u32)] = &[("rst", 4)];
 /// The fields of the language, by the words that name them. Offsets: RFC 791, 8200, 9293, 792, 4443.
 const FIELDS: &[(&str, &str, Field)] = &[
     ("ip", "frag-off", network(Protocol::Ipv4, 6, 2)),
-    ("ip", "protocol", Field { names: PROTOCOLS, ..network(Protocol::Ipv4, 9, 1) }),
+    (
+        "ip",
+        "protocol",
+        Field {
+            names: PROTOCOLS,
+            ..network(Protocol::Ipv4, 9, 1)
+        },
+    ),
     ("ip", "saddr", network(Protocol::Ipv4, 12, 4)),
     ("ip", "daddr", network(Protocol::Ipv4, 16, 4)),
     ("ip6", "saddr", network(Protocol::Ipv6, 8, 16)),
     ("ip6", "daddr", network(Protocol::Ipv6, 24, 16)),
     ("tcp", "sport", transport(&[Protocol::Transport(TCP)], 0, 2)),
     ("tcp", "dport", transport(&[Protocol::Transport(TCP)], 2, 2)),
-    ("tcp", "flags", Field { names: TCP_FLAGS, ..transport(&[Protocol::Transport(TCP)], 13, 1) }),
+    (
+        "tcp",
+        "flags",
+        Field {
+            names: TCP_FLAGS,
+            ..transport(&[Protocol::Transport(TCP)], 13, 1)
+        },
+    ),
     (
         "icmp",
         "type",
@@ -69,8 +83,26 @@ const FIELDS: &[(&str, &str, Field)] = &[
             ..transport(&[Protocol::Ipv6, Protocol::Transport(ICMPV6)], 0, 1)
         },
     ),
-    ("meta", "l4proto", Field { needs: &[], load: Load::Meta(Meta::L4proto), len: 1, names: PROTOCOLS }),
-    ("meta", "mark", Field { needs: &[], load: Load::Meta(Meta::Mark), len: 4, names: &[] }),
+    (
+        "meta",
+        "l4proto",
+        Field {
+            needs: &[],
+            load: Load::Meta(Meta::L4proto),
+            len: 1,
+            names: PROTOCOLS,
+        },
+    ),
+    (
+        "meta",
+        "mark",
+        Field {
+            needs: &[],
+            load: Load::Meta(Meta::Mark),
+            len: 4,
+            names: &[],
+        },
+    ),
 ];
 
 const fn network(protocol: Protocol, offset: u32, len: u32) -> Field {
@@ -78,17 +110,32 @@ const fn network(protocol: Protocol, offset: u32, len: u32) -> Field {
         Protocol::Ipv6 => &[Protocol::Ipv6],
         _ => &[Protocol::Ipv4],
     };
-    Field { needs, load: Load::Payload(Base::Network, offset), len, names: &[] }
+    Field {
+        needs,
+        load: Load::Payload(Base::Network, offset),
+        len,
+        names: &[],
+    }
 }
 
 const fn transport(needs: &'static [Protocol], offset: u32, len: u32) -> Field {
-    Field { needs, load: Load::Payload(Base::Transport, offset), len, names: &[] }
+    Field {
+        needs,
+        load: Load::Payload(Base::Transport, offset),
+        len,
+        names: &[],
+    }
 }
 
 impl Field {
     fn load(&self, to: Register) -> Expr {
         match self.load {
-            Load::Payload(base, offset) => Expr::Payload { base, offset, len: self.len, to },
+            Load::Payload(base, offset) => Expr::Payload {
+                base,
+                offset,
+                len: self.len,
+                to,
+            },
             Load::Meta(key) => Expr::Meta(key, to),
         }
     }
@@ -101,13 +148,21 @@ impl Field {
         if high.iter().any(|byte| *byte != 0) {
             return None;
         }
-        Some(if matches!(self.load, Load::Meta(Meta::Mark)) { value.to_ne_bytes().to_vec() } else { low.to_vec() })
+        Some(if matches!(self.load, Load::Meta(Meta::Mark)) {
+            value.to_ne_bytes().to_vec()
+        } else {
+            low.to_vec()
+        })
     }
 
     fn value(&self, words: &mut Words<'_>) -> Result<Vec<u8>, SyntaxError> {
         let expected = format!("a value of {} bytes", self.len);
         words.parse(&expected, |word| {
-            let named = self.names.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
+            let named = self
+                .names
+                .iter()
+                .find(|(name, _)| *name == word)
+                .map(|(_, value)| *value);
             self.encode(named.or_else(|| number(word))?)
         })
     }
@@ -154,11 +209,19 @@ impl Rule {
             words.expect("exists")?;
             self.need(&[Protocol::Ipv6]);
             let to = Register::at(0);
-            self.exprs.push(Expr::ExthdrPresent { header: FRAGMENT_HEADER, to });
-            self.exprs.push(Expr::Cmp { relation: Relation::Equal, register: to, data: vec![1] });
+            self.exprs.push(Expr::ExthdrPresent {
+                header: FRAGMENT_HEADER,
+                to,
+            });
+            self.exprs.push(Expr::Cmp {
+                relation: Relation::Equal,
+                register: to,
+                data: vec![1],
+            });
         } else if words.take("queue") {
             words.expect("num")?;
-            self.exprs.push(Expr::Queue(words.parse("a queue number", |word| word.parse().ok())?));
+            self.exprs
+                .push(Expr::Queue(words.parse("a queue number", |word| word.parse().ok())?));
             return Ok(true);
         } else if let Some(verdict) = verdict(words)? {
             self.exprs.push(Expr::Verdict(verdict));
@@ -195,14 +258,21 @@ impl Rule {
         }
         let mut relation = Relation::Equal;
         if words.take("&") {
-            self.exprs.push(Expr::Mask { register, mask: first.value(words)? });
+            self.exprs.push(Expr::Mask {
+                register,
+                mask: first.value(words)?,
+            });
             relation = words.parse("'==' or '!='", |word| match word {
                 "==" => Some(Relation::Equal),
                 "!=" => Some(Relation::Unequal),
                 _ => None,
             })?;
         }
-        self.exprs.push(Expr::Cmp { relation, register, data: first.value(words)? });
+        self.exprs.push(Expr::Cmp {
+            relation,
+            register,
+            data: first.value(words)?,
+        });
         Ok(())
     }
 
@@ -220,7 +290,11 @@ impl Rule {
             };
             let register = Register::at(0);
             self.exprs.push(Expr::Meta(key, register));
-            self.exprs.push(Expr::Cmp { relation: Relation::Equal, register, data: vec![value] });
+            self.exprs.push(Expr::Cmp {
+                relation: Relation::Equal,
+                register,
+                data: vec![value],
+            });
         }
     }
 }
@@ -247,11 +321,17 @@ fn field(words: &mut Words<'_>) -> Result<Field, SyntaxError> {
     }
     let error = words.error(expected);
     let protocol = words.word(expected)?;
-    let known = |name: &str| FIELDS.iter().find(|(first, second, _)| *first == protocol && *second == name);
+    let known = |name: &str| {
+        FIELDS
+            .iter()
+            .find(|(first, second, _)| *first == protocol && *second == name)
+    };
     if !FIELDS.iter().any(|(first, ..)| *first == protocol) {
         return Err(error);
     }
-    words.parse(&format!("a field of {protocol} that the loader knows"), |word| known(word).map(|(.., field)| *field))
+    words.parse(&format!("a field of {protocol} that the loader knows"), |word| {
+        known(word).map(|(.., field)| *field)
+    })
 }
 
 /// `OFFSET,LENGTH` in bits from the transport header on.

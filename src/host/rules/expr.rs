@@ -14,7 +14,11 @@ impl Register {
     /// numbers, `NFT_REG_1` and on, as nft chooses too; otherwise `NFT_REG32_00` and on.
     #[must_use]
     pub const fn at(word: u32) -> Self {
-        if word.is_multiple_of(4) { Self(1 + word / 4) } else { Self(8 + word) }
+        if word.is_multiple_of(4) {
+            Self(1 + word / 4)
+        } else {
+            Self(8 + word)
+        }
     }
 
     /// The kernel's number.
@@ -163,9 +167,18 @@ impl fmt::Display for Expr {
             Self::ExthdrPresent { header, to } => write!(f, "[ exthdr load ipv6 1b @ {header} + 0 present => {to} ]"),
             Self::Mask { register, mask } => {
                 let zero = vec![0; mask.len()];
-                write!(f, "[ bitwise {register} = ( {register} &{} ) ^{} ]", Words(mask), Words(&zero))
+                write!(
+                    f,
+                    "[ bitwise {register} = ( {register} &{} ) ^{} ]",
+                    Words(mask),
+                    Words(&zero)
+                )
             }
-            Self::Cmp { relation, register, data } => {
+            Self::Cmp {
+                relation,
+                register,
+                data,
+            } => {
                 let relation = match relation {
                     Relation::Equal => "eq",
                     Relation::Unequal => "neq",

@@ -44,7 +44,14 @@ pub(super) fn load(ruleset: &Ruleset, backend: QueueBackend) -> Result<(), Rules
         transaction.add(&FlushRules(&table), MsgType::Add, "emptying the chains");
     }
     for counter in &ruleset.counters {
-        transaction.add(&NewCounter { table: &table, name: name(counter) }, MsgType::Add, &format!("counter {counter}"));
+        transaction.add(
+            &NewCounter {
+                table: &table,
+                name: name(counter),
+            },
+            MsgType::Add,
+            &format!("counter {counter}"),
+        );
     }
     for (id, set) in (1..).zip(&ruleset.sets) {
         transaction.set(&table, id, set);
@@ -77,9 +84,16 @@ pub(super) fn unload(name: &str) -> Result<bool, RulesError> {
 /// ever meets it.
 pub(super) fn probe(backend: QueueBackend) -> Result<(), RulesError> {
     let table = table(&format!("relevo_probe_{}", std::process::id()));
-    let wanted = super::text::Chain { name: "probe".to_owned(), hook: None };
+    let wanted = super::text::Chain {
+        name: "probe".to_owned(),
+        hook: None,
+    };
     let chain = chain(&table, &wanted);
-    let rule = Rule { chain: wanted.name, line: 0, exprs: vec![Expr::Queue(0)] };
+    let rule = Rule {
+        chain: wanted.name,
+        line: 0,
+        exprs: vec![Expr::Queue(0)],
+    };
     let mut transaction = Transaction::new();
     transaction.add(&table, MsgType::Add, "a table");
     transaction.add(&chain, MsgType::Add, "a chain");
@@ -115,17 +129,27 @@ fn chain<'a>(table: &'a Table, wanted: &super::text::Chain) -> Chain<'a> {
 
 impl Transaction {
     fn new() -> Self {
-        Self { batch: Batch::with_page_size(BATCH_BYTES), subjects: Vec::new() }
+        Self {
+            batch: Batch::with_page_size(BATCH_BYTES),
+            subjects: Vec::new(),
+        }
     }
 
     fn add(&mut self, message: &impl NlMsg, kind: MsgType, subject: &str) {
         self.batch.add(message, kind);
-        self.subjects.push(Subject { text: subject.to_owned(), queue: false });
+        self.subjects.push(Subject {
+            text: subject.to_owned(),
+            queue: false,
+        });
     }
 
     fn set(&mut self, table: &Table, id: u32, set: &Set) {
         let declared = RawSet::new(table, id, set, &[]);
-        self.add(&SetMessage(&declared, SetAction::Declare), MsgType::Add, &format!("set {}", set.name));
+        self.add(
+            &SetMessage(&declared, SetAction::Declare),
+            MsgType::Add,
+            &format!("set {}", set.name),
+        );
         if set.flush {
             let subject = format!("emptying set {}", set.name);
             self.add(&SetMessage(&declared, SetAction::Flush), MsgType::Add, &subject);
@@ -155,7 +179,11 @@ impl Transaction {
         let numbers = batch.sequence_numbers();
         // Where the kernel acknowledges the begin and end messages too (6.10 and on) they have numbers of their own.
         let bare = numbers.clone().count() == subjects.len();
-        let first = if bare { numbers.start } else { numbers.start.saturating_add(1) };
+        let first = if bare {
+            numbers.start
+        } else {
+            numbers.start.saturating_add(1)
+        };
         let mut datagrams = batch.iter();
         let (Some(datagram), None) = (datagrams.next(), datagrams.next()) else {
             return Err(RulesError::TooLarge);
@@ -166,13 +194,18 @@ impl Transaction {
         let answers = socket.drain().map_err(RulesError::Netlink)?;
         let mut acknowledged = 0;
         for message in messages(&answers) {
-            let place = message.seq.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+            let place = message
+                .seq
+                .checked_sub(first)
+                .and_then(|place| usize::try_from(place).ok());
             let subject = place.and_then(|place| subjects.get(place));
             match message.status() {
                 Some(Ok(())) => acknowledged += usize::from(subject.is_some()),
                 Some(Err(source)) => {
-                    let Subject { text, queue } =
-                        subject.cloned().unwrap_or(Subject { text: "the transaction".to_owned(), queue: false });
+                    let Subject { text, queue } = subject.cloned().unwrap_or(Subject {
+                        text: "the transaction".to_owned(),
+                        queue: false,
+                    });
                     return Err(RulesError::of_answer(text, queue, source));
                 }
                 None => {}
@@ -350,7 +383,9 @@ impl nftnl::expr::Expression for Compiled<'_> {
                     Base::Transport => libc::NFT_PAYLOAD_TRANSPORT_HEADER,
                 };
                 let raw = RawExpr::new(c"payload").u32(sys::NFTNL_EXPR_PAYLOAD_BASE, unsigned(base));
-                let raw = raw.u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, *offset).u32(sys::NFTNL_EXPR_PAYLOAD_LEN, *len);
+                let raw = raw
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_OFFSET, *offset)
+                    .u32(sys::NFTNL_EXPR_PAYLOAD_LEN, *len);
                 raw.u32(sys::NFTNL_EXPR_PAYLOAD_DREG, to.number()).finish()
             }
             Expr::ExthdrPresent { header, to } => exthdr_present(*header, to.number()),
@@ -358,16 +393,24 @@ impl nftnl::expr::Expression for Compiled<'_> {
                 let len = u32::try_from(mask.len()).unwrap_or_default();
                 let raw = RawExpr::new(c"bitwise").u32(sys::NFTNL_EXPR_BITWISE_SREG, register.number());
                 let raw = raw.u32(sys::NFTNL_EXPR_BITWISE_DREG, register.number());
-                let raw = raw.u32(sys::NFTNL_EXPR_BITWISE_LEN, len).data(sys::NFTNL_EXPR_BITWISE_MASK, mask);
+                let raw = raw
+                    .u32(sys::NFTNL_EXPR_BITWISE_LEN, len)
+                    .data(sys::NFTNL_EXPR_BITWISE_MASK, mask);
                 raw.data(sys::NFTNL_EXPR_BITWISE_XOR, &vec![0; mask.len()]).finish()
             }
-            Expr::Cmp { relation, register, data } => {
+            Expr::Cmp {
+                relation,
+                register,
+                data,
+            } => {
                 let relation = match relation {
                     Relation::Equal => libc::NFT_CMP_EQ,
                     Relation::Unequal => libc::NFT_CMP_NEQ,
                 };
                 let raw = RawExpr::new(c"cmp").u32(sys::NFTNL_EXPR_CMP_SREG, register.number());
-                raw.u32(sys::NFTNL_EXPR_CMP_OP, unsigned(relation)).data(sys::NFTNL_EXPR_CMP_DATA, data).finish()
+                raw.u32(sys::NFTNL_EXPR_CMP_OP, unsigned(relation))
+                    .data(sys::NFTNL_EXPR_CMP_DATA, data)
+                    .finish()
             }
             Expr::Lookup { register, set } => {
                 let raw = RawExpr::new(c"lookup").u32(sys::NFTNL_EXPR_LOOKUP_SREG, register.number());
@@ -395,8 +438,12 @@ fn exthdr_present(header: u8, to: u32) -> NonNull<sys::nftnl_expr> {
     /// `NFT_EXTHDR_OP_IPV6`.
     const OP_IPV6: u32 = 0;
     let raw = RawExpr::new(c"exthdr").u32(sys::NFTNL_EXPR_EXTHDR_DREG, to);
-    let raw = raw.u8(sys::NFTNL_EXPR_EXTHDR_TYPE, header).u32(sys::NFTNL_EXPR_EXTHDR_OFFSET, 0);
-    let raw = raw.u32(sys::NFTNL_EXPR_EXTHDR_LEN, 1).u32(sys::NFTNL_EXPR_EXTHDR_FLAGS, PRESENT);
+    let raw = raw
+        .u8(sys::NFTNL_EXPR_EXTHDR_TYPE, header)
+        .u32(sys::NFTNL_EXPR_EXTHDR_OFFSET, 0);
+    let raw = raw
+        .u32(sys::NFTNL_EXPR_EXTHDR_LEN, 1)
+        .u32(sys::NFTNL_EXPR_EXTHDR_FLAGS, PRESENT);
     raw.u32(sys::NFTNL_EXPR_EXTHDR_OP, OP_IPV6).finish()
 }
 
@@ -421,7 +468,9 @@ fn queue(number: u16, backend: QueueBackend) -> NonNull<sys::nftnl_expr> {
     match backend {
         QueueBackend::Native => {
             let raw = RawExpr::new(c"queue").u16(sys::NFTNL_EXPR_QUEUE_NUM, number);
-            raw.u16(sys::NFTNL_EXPR_QUEUE_TOTAL, 1).u16(sys::NFTNL_EXPR_QUEUE_FLAGS, 0).finish()
+            raw.u16(sys::NFTNL_EXPR_QUEUE_TOTAL, 1)
+                .u16(sys::NFTNL_EXPR_QUEUE_FLAGS, 0)
+                .finish()
         }
         QueueBackend::Compat => {
             // struct xt_NFQ_info_v3 { u16 queuenum, queues_total, flags }, filled up to XT_ALIGN's 8 bytes.
@@ -429,7 +478,9 @@ fn queue(number: u16, backend: QueueBackend) -> NonNull<sys::nftnl_expr> {
             info[..2].copy_from_slice(&number.to_ne_bytes());
             info[2..4].copy_from_slice(&1u16.to_ne_bytes());
             let raw = RawExpr::new(c"target").text(sys::NFTNL_EXPR_TG_NAME, "NFQUEUE");
-            raw.u32(sys::NFTNL_EXPR_TG_REV, 3).owned_data(sys::NFTNL_EXPR_TG_INFO, &info).finish()
+            raw.u32(sys::NFTNL_EXPR_TG_REV, 3)
+                .owned_data(sys::NFTNL_EXPR_TG_INFO, &info)
+                .finish()
         }
     }
 }

@@ -35,7 +35,7 @@ impl std::fmt::Display for QueueBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Native => "nft_queue",
-            Self::Compat => "xt_NFQUEUE by nft_compat",
+            Self::Compat => "xt_NFQUEUE through nft_compat",
         })
     }
 }
@@ -96,7 +96,9 @@ impl RulesError {
     }
 
     fn of_answer(what: String, queue: bool, source: io::Error) -> Self {
-        let declares = ["the table", "chain ", "set ", "counter "].iter().any(|start| what.starts_with(start));
+        let declares = ["the table", "chain ", "set ", "counter "]
+            .iter()
+            .any(|start| what.starts_with(start));
         match source.raw_os_error() {
             Some(libc::EPERM) => Self::NotPermitted,
             Some(libc::EOPNOTSUPP) if what == "the transaction" => Self::NoNfTables,
@@ -162,11 +164,15 @@ pub fn counters() -> Result<Vec<NamedCounter>, RulesError> {
     /// `NLM_F_REQUEST | NLM_F_DUMP`.
     const DUMP: u16 = 0x301;
     let socket = Socket::open(mnl::Bus::Netfilter).map_err(RulesError::of_socket)?;
-    let answers = socket.ask(&request(GETOBJ, DUMP, &INET, &[]), true).map_err(|error| match error.raw_os_error() {
-        Some(libc::EPERM) => RulesError::NotPermitted,
-        _ => RulesError::Netlink(error),
-    })?;
-    Ok(messages(&answers).filter_map(|message| counter(message.payload.get(INET.len()..)?)).collect())
+    let answers = socket
+        .ask(&request(GETOBJ, DUMP, &INET, &[]), true)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => RulesError::NotPermitted,
+            _ => RulesError::Netlink(error),
+        })?;
+    Ok(messages(&answers)
+        .filter_map(|message| counter(message.payload.get(INET.len()..)?))
+        .collect())
 }
 
 /// One counter of our table out of a dump of all objects.
@@ -178,14 +184,26 @@ fn counter(payload: &[u8]) -> Option<NamedCounter> {
     const DATA: u16 = 4;
     const BYTES: u16 = 1;
     const PACKETS: u16 = 2;
-    let get = |wanted| attributes(payload).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let get = |wanted| {
+        attributes(payload)
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
     let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
     if text(get(TABLE_NAME)?) != TABLE || get(TYPE)? != 1u32.to_be_bytes() {
         return None;
     }
     let data = get(DATA)?;
-    let number = |wanted| attributes(data).find(|(kind, _)| *kind == wanted).and_then(|(_, value)| be64_at(value, 0));
-    Some(NamedCounter { name: text(get(NAME)?), packets: number(PACKETS)?, bytes: number(BYTES)? })
+    let number = |wanted| {
+        attributes(data)
+            .find(|(kind, _)| *kind == wanted)
+            .and_then(|(_, value)| be64_at(value, 0))
+    };
+    Some(NamedCounter {
+        name: text(get(NAME)?),
+        packets: number(PACKETS)?,
+        bytes: number(BYTES)?,
+    })
 }
 
 /// The rules of a text in the notation of `nft --debug=netlink`, so that the two can be held against each other.

@@ -143,14 +143,20 @@ machine = [{{ name = "a", address = "fd00::2" }}]
 
     fn lines(workers: u16) -> Vec<String> {
         let text = render(&config(workers));
-        assert!(!text.lines().any(|line| line.contains('%') && !line.starts_with('#')), "{text}");
+        assert!(
+            !text.lines().any(|line| line.contains('%') && !line.starts_with('#')),
+            "{text}"
+        );
         text.lines().map(|line| line.trim().to_owned()).collect()
     }
 
     #[test]
     fn sets_hold_the_services_and_machines_once() {
         let lines = lines(1);
-        let elements: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("add element inet relevo ")).collect();
+        let elements: Vec<_> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("add element inet relevo "))
+            .collect();
         let expected = [
             "psc4 { 10.0.0.1 . 80, 10.0.0.1 . 81 }",
             "psc6 { fd00::1 . 80 }",

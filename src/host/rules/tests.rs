@@ -49,13 +49,23 @@ machine = [{ name = "a", address = "fd00::2" }]
     let config = Config::parse("relevo.toml", text).unwrap();
     let ruleset = compile(&render(&config)).unwrap();
     assert_eq!(ruleset.table, TABLE);
-    assert!(ruleset.flush && ruleset.sets.iter().all(|set| set.flush), "a second load would not replace the first");
+    assert!(
+        ruleset.flush && ruleset.sets.iter().all(|set| set.flush),
+        "a second load would not replace the first"
+    );
     let hooks: Vec<_> = ruleset.chains.iter().filter_map(|chain| chain.hook).collect();
-    let expected =
-        [(Hook::Prerouting, -290), (Hook::Input, -300), (Hook::Forward, -300), (Hook::Output, -300)];
+    let expected = [
+        (Hook::Prerouting, -290),
+        (Hook::Input, -300),
+        (Hook::Forward, -300),
+        (Hook::Output, -300),
+    ];
     assert_eq!(hooks, expected);
     let set = |name: &str| ruleset.sets.iter().find(|set| set.name == name).unwrap();
-    assert_eq!(set("machine_psc4").elements, [vec![10, 0, 2, 2, 0, 80, 0, 0, 10, 0, 0, 1]]);
+    assert_eq!(
+        set("machine_psc4").elements,
+        [vec![10, 0, 2, 2, 0, 80, 0, 0, 10, 0, 0, 1]]
+    );
     assert_eq!(set("machine_client6").elements[0].len(), 20);
     assert!(set("machine_psc6").elements.is_empty());
 }
@@ -63,9 +73,16 @@ machine = [{ name = "a", address = "fd00::2" }]
 #[test]
 fn an_unfilled_template_is_an_error_with_its_line() {
     let error = compile(template::TEMPLATE).unwrap_err();
-    let line = template::TEMPLATE.lines().position(|line| line.contains("{ %psc4% }")).unwrap() + 1;
+    let line = template::TEMPLATE
+        .lines()
+        .position(|line| line.contains("{ %psc4% }"))
+        .unwrap()
+        + 1;
     assert_eq!(error.line, line);
-    assert_eq!(error.to_string(), format!("ruleset, line {line}: found '%psc4%', expected an IPv4 address"));
+    assert_eq!(
+        error.to_string(),
+        format!("ruleset, line {line}: found '%psc4%', expected an IPv4 address")
+    );
 }
 
 #[test]
@@ -116,33 +133,72 @@ fn protocols_are_asked_for_once() {
 #[test]
 fn numbers_are_in_network_byte_order_and_the_mark_in_the_hosts() {
     let steps_of_mask = steps("ip frag-off & 0x3fff != 0 drop");
-    assert_eq!(steps_of_mask[3], "[ bitwise reg 1 = ( reg 1 & 0x0000ff3f ) ^ 0x00000000 ]");
+    assert_eq!(
+        steps_of_mask[3],
+        "[ bitwise reg 1 = ( reg 1 & 0x0000ff3f ) ^ 0x00000000 ]"
+    );
     assert_eq!(steps_of_mask[4], "[ cmp neq reg 1 0x00000000 ]");
-    assert_eq!(steps("meta mark 0x52564c4f notrack accept")[1], "[ cmp eq reg 1 0x52564c4f ]");
+    assert_eq!(
+        steps("meta mark 0x52564c4f notrack accept")[1],
+        "[ cmp eq reg 1 0x52564c4f ]"
+    );
     assert_eq!(steps("tcp sport & 0x3 == 0x2 queue num 9")[5], "[ queue num 9 ]");
-    assert_eq!(steps("@th,136,8 6 drop")[0], "[ payload load 1b @ transport header + 17 => reg 1 ]");
+    assert_eq!(
+        steps("@th,136,8 6 drop")[0],
+        "[ payload load 1b @ transport header + 17 => reg 1 ]"
+    );
 }
 
 #[test]
 fn what_is_not_known_is_an_error_with_its_line() {
     let cases = [
-        ("udp dport 5", "found 'udp', expected a match or a statement that the loader knows"),
-        ("tcp window 5", "found 'window', expected a field of tcp that the loader knows"),
+        (
+            "udp dport 5",
+            "found 'udp', expected a match or a statement that the loader knows",
+        ),
+        (
+            "tcp window 5",
+            "found 'window', expected a field of tcp that the loader knows",
+        ),
         ("tcp dport 65536 drop", "found '65536', expected a value of 2 bytes"),
-        ("ip saddr 10.0.0.1 drop", "found '10.0.0.1', expected a value of 4 bytes"),
+        (
+            "ip saddr 10.0.0.1 drop",
+            "found '10.0.0.1', expected a value of 4 bytes",
+        ),
         ("ip daddr . tcp dport 5", "expected a set, '@NAME'"),
-        ("ip daddr . tcp dport @psc5 drop", "found 'psc5', expected a set that is declared"),
-        ("counter name other drop", "found 'other', expected a counter that is declared"),
+        (
+            "ip daddr . tcp dport @psc5 drop",
+            "found 'psc5', expected a set that is declared",
+        ),
+        (
+            "counter name other drop",
+            "found 'other', expected a counter that is declared",
+        ),
         ("goto nowhere", "found 'nowhere', expected a chain that is declared"),
         ("counter drop", "found 'drop', expected 'name'"),
-        ("drop accept", "found 'accept', expected the end of the line after a verdict"),
-        ("queue num 0 bypass", "found 'bypass', expected the end of the line after a verdict"),
+        (
+            "drop accept",
+            "found 'accept', expected the end of the line after a verdict",
+        ),
+        (
+            "queue num 0 bypass",
+            "found 'bypass', expected the end of the line after a verdict",
+        ),
         ("queue num 65536", "expected a queue number"),
         ("tcp sport & 3 > 1 drop", "found '>', expected '==' or '!='"),
         ("@th,3,8 1 drop", "found '@th,3,8', expected @th,OFFSET,LENGTH"),
-        ("type nat hook input priority raw; policy accept;", "found 'nat', expected 'filter'"),
-        ("type filter hook input priority raw; policy drop;", "found 'drop', expected 'accept'"),
-        ("type filter hook input priority mangle; policy accept;", "found 'mangle', expected raw or filter"),
+        (
+            "type nat hook input priority raw; policy accept;",
+            "found 'nat', expected 'filter'",
+        ),
+        (
+            "type filter hook input priority raw; policy drop;",
+            "found 'drop', expected 'accept'",
+        ),
+        (
+            "type filter hook input priority mangle; policy accept;",
+            "found 'mangle', expected raw or filter",
+        ),
         ("jump other", "found 'jump'"),
         ("tcp", "found the end of the line, expected a field of tcp"),
     ];
@@ -156,13 +212,33 @@ fn what_is_not_known_is_an_error_with_its_line() {
 fn the_frame_is_read_as_strictly() {
     let cases = [
         ("table ip relevo {\n}\n", 1, "found 'ip', expected 'inet'"),
-        ("table inet relevo {\n}\ntable inet other {\n}\n", 3, "found 'other', expected 'relevo'"),
+        (
+            "table inet relevo {\n}\ntable inet other {\n}\n",
+            3,
+            "found 'other', expected 'relevo'",
+        ),
         ("table inet relevo {\n", 1, "found the end of the text, expected '}'"),
-        ("table inet relevo {\nset a { type ether_addr; }\n}\n", 2, "expected ipv4_addr, ipv6_addr or inet_service"),
-        ("table inet relevo {\nset a { type ipv4_addr; flags interval; }\n}\n", 2, "found 'flags', expected '}'"),
-        ("table inet relevo {\n}\nadd element inet relevo a { 1.2.3.4 }\n", 3, "found 'a', expected the name of a set"),
+        (
+            "table inet relevo {\nset a { type ether_addr; }\n}\n",
+            2,
+            "expected ipv4_addr, ipv6_addr or inet_service",
+        ),
+        (
+            "table inet relevo {\nset a { type ipv4_addr; flags interval; }\n}\n",
+            2,
+            "found 'flags', expected '}'",
+        ),
+        (
+            "table inet relevo {\n}\nadd element inet relevo a { 1.2.3.4 }\n",
+            3,
+            "found 'a', expected the name of a set",
+        ),
         ("flush ruleset\n", 1, "found 'ruleset', expected 'set'"),
-        ("delete table inet relevo\n", 1, "found 'delete', expected 'table', 'flush' or 'add'"),
+        (
+            "delete table inet relevo\n",
+            1,
+            "found 'delete', expected 'table', 'flush' or 'add'",
+        ),
         ("table inet relevo { }\n", 1, "found '}', expected the end of the line"),
         ("table inet re/levo {\n}\n", 1, "expected the name of a table"),
     ];
@@ -172,7 +248,13 @@ fn the_frame_is_read_as_strictly() {
         assert!(error.to_string().contains(part), "{error}");
     }
     let set = "table inet relevo {\nset a { type ipv4_addr . inet_service; }\n}\n";
-    for element in ["1.2.3.4", "1.2.3.4 . 80 . 5", "80 . 1.2.3.4", "1.2.3.4 . 80,", "1.2.3.4 . http"] {
+    for element in [
+        "1.2.3.4",
+        "1.2.3.4 . 80 . 5",
+        "80 . 1.2.3.4",
+        "1.2.3.4 . 80,",
+        "1.2.3.4 . http",
+    ] {
         let error = compile(&format!("{set}add element inet relevo a {{ {element} }}\n")).unwrap_err();
         assert_eq!(error.line, 4, "{error}");
     }
@@ -180,10 +262,23 @@ fn the_frame_is_read_as_strictly() {
 
 #[test]
 fn answers_of_the_kernel_become_one_sentence_with_the_mend() {
-    let answer = |what: &str, queue, code| RulesError::of_answer(what.to_owned(), queue, io::Error::from_raw_os_error(code));
-    assert!(answer("the table", false, libc::EPERM).to_string().contains("run as root"));
-    assert!(answer("the transaction", false, libc::EOPNOTSUPP).to_string().contains("CONFIG_NF_TABLES"));
-    assert!(answer("set psc4", false, libc::EEXIST).to_string().contains("relevo rules unload"));
+    let answer =
+        |what: &str, queue, code| RulesError::of_answer(what.to_owned(), queue, io::Error::from_raw_os_error(code));
+    assert!(
+        answer("the table", false, libc::EPERM)
+            .to_string()
+            .contains("run as root")
+    );
+    assert!(
+        answer("the transaction", false, libc::EOPNOTSUPP)
+            .to_string()
+            .contains("CONFIG_NF_TABLES")
+    );
+    assert!(
+        answer("set psc4", false, libc::EEXIST)
+            .to_string()
+            .contains("relevo rules unload")
+    );
     assert!(answer("the rule of line 9", true, libc::ENOENT).is_unknown_queue());
     assert!(!answer("the rule of line 9", false, libc::ENOENT).is_unknown_queue());
     let refused = |_| Err(answer("the rule of line 9", true, libc::ENOENT));
@@ -198,9 +293,24 @@ fn a_counter_is_found_in_a_dump() {
     };
     let object = |table: &[u8]| {
         let data = data(1500, 3);
-        request(0, 0, &[], &[(1, table), (2, b"fragments\0"), (3, &1u32.to_be_bytes()), (0x8004, &data)])[16..].to_vec()
+        request(
+            0,
+            0,
+            &[],
+            &[
+                (1, table),
+                (2, b"fragments\0"),
+                (3, &1u32.to_be_bytes()),
+                (0x8004, &data),
+            ],
+        )[16..]
+            .to_vec()
     };
-    let found = NamedCounter { name: "fragments".to_owned(), packets: 3, bytes: 1500 };
+    let found = NamedCounter {
+        name: "fragments".to_owned(),
+        packets: 3,
+        bytes: 1500,
+    };
     assert_eq!(counter(&object(b"relevo\0")), Some(found));
     assert_eq!(counter(&object(b"other\0")), None);
 }

@@ -135,7 +135,10 @@ impl KeyType {
             Self::Ipv4 => word.parse::<Ipv4Addr>().ok().map(|addr| addr.octets().to_vec()),
             Self::Ipv6 => word.parse::<Ipv6Addr>().ok().map(|addr| addr.octets().to_vec()),
             // The port stands at the left of its word.
-            Self::Port => word.parse::<u16>().ok().map(|port| [port.to_be_bytes(), [0; 2]].concat()),
+            Self::Port => word
+                .parse::<u16>()
+                .ok()
+                .map(|port| [port.to_be_bytes(), [0; 2]].concat()),
         }
     }
 }
@@ -169,7 +172,10 @@ impl<'a> Words<'a> {
         let mut words = Vec::new();
         for chunk in text.split_whitespace() {
             let mut rest = chunk;
-            while let Some(at) = rest.find(['{', '}', ';']).or_else(|| rest.ends_with(',').then(|| rest.len() - 1)) {
+            while let Some(at) = rest
+                .find(['{', '}', ';'])
+                .or_else(|| rest.ends_with(',').then(|| rest.len() - 1))
+            {
                 let (before, mark) = rest.split_at(at);
                 let (mark, after) = mark.split_at(1);
                 words.extend([before, mark].into_iter().filter(|word| !word.is_empty()));
@@ -206,7 +212,11 @@ impl<'a> Words<'a> {
 
     /// The next word must be this one.
     pub(super) fn expect(&mut self, word: &str) -> Result<(), SyntaxError> {
-        if self.take(word) { Ok(()) } else { Err(self.error(&format!("'{word}'"))) }
+        if self.take(word) {
+            Ok(())
+        } else {
+            Err(self.error(&format!("'{word}'")))
+        }
     }
 
     /// The next word, if it can be read as what is expected.
@@ -219,20 +229,33 @@ impl<'a> Words<'a> {
     /// A name of a table, chain, set or counter.
     pub(super) fn name(&mut self, what: &str) -> Result<String, SyntaxError> {
         self.parse(&format!("the name of a {what}"), |word| {
-            let word = word.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(word);
+            let word = word
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'))
+                .unwrap_or(word);
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
             (!word.is_empty() && word.len() < 128 && word.bytes().all(fits)).then(|| word.to_owned())
         })
     }
 
     pub(super) fn end(&self) -> Result<(), SyntaxError> {
-        if self.is_empty() { Ok(()) } else { Err(self.error("the end of the line")) }
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(self.error("the end of the line"))
+        }
     }
 
     /// The next word is not what was expected.
     pub(super) fn error(&self, expected: &str) -> SyntaxError {
-        let found = self.peek().map_or_else(|| "the end of the line".to_owned(), |word| format!("'{word}'"));
-        SyntaxError { line: self.line, found, expected: expected.to_owned() }
+        let found = self
+            .peek()
+            .map_or_else(|| "the end of the line".to_owned(), |word| format!("'{word}'"));
+        SyntaxError {
+            line: self.line,
+            found,
+            expected: expected.to_owned(),
+        }
     }
 }
 
@@ -263,7 +286,11 @@ pub fn compile(text: &str) -> Result<Ruleset, SyntaxError> {
     }
     match block {
         Block::Top => ruleset.check(),
-        _ => Err(SyntaxError { line, found: "the end of the text".to_owned(), expected: "'}'".to_owned() }),
+        _ => Err(SyntaxError {
+            line,
+            found: "the end of the text".to_owned(),
+            expected: "'}'".to_owned(),
+        }),
     }
 }
 
@@ -343,14 +370,22 @@ impl Ruleset {
             }
             words.expect(";")?;
             words.expect("}")?;
-            self.sets.push(Set { name, key, flush: false, elements: Vec::new() });
+            self.sets.push(Set {
+                name,
+                key,
+                flush: false,
+                elements: Vec::new(),
+            });
             return Ok(Block::Table);
         }
         if words.take("chain") {
             let name = words.name("chain")?;
             words.expect("{")?;
             if !self.chains.iter().any(|chain| chain.name == name) {
-                self.chains.push(Chain { name: name.clone(), hook: None });
+                self.chains.push(Chain {
+                    name: name.clone(),
+                    hook: None,
+                });
             }
             return Ok(Block::Chain(name));
         }
@@ -370,7 +405,11 @@ impl Ruleset {
         }
         let line = words.line;
         let exprs = compile::rule(words)?;
-        self.rules.push(Rule { chain: chain.clone(), line, exprs });
+        self.rules.push(Rule {
+            chain: chain.clone(),
+            line,
+            exprs,
+        });
         Ok(Block::Chain(chain))
     }
 
@@ -388,7 +427,11 @@ impl Ruleset {
                 };
                 if !known {
                     let expected = format!("a {what} that is declared");
-                    return Err(SyntaxError { line: rule.line, found: format!("'{name}'"), expected });
+                    return Err(SyntaxError {
+                        line: rule.line,
+                        found: format!("'{name}'"),
+                        expected,
+                    });
                 }
             }
         }
