@@ -54,13 +54,28 @@ impl Capture {
 
     /// Ends it and reads what it caught.
     pub fn stop(mut self) -> Vec<Segment> {
-        self.tcpdump.signal(Signal::INT);
-        self.tcpdump.wait(Duration::from_secs(5));
+        self.end();
         let log = self.tcpdump.log();
         if !log.contains("\n0 packets dropped by kernel") {
             eprintln!("warning: the capture is not complete:\n{log}");
         }
         read(&std::fs::read(&self.file).expect("read the capture"))
+    }
+}
+
+impl Capture {
+    /// Lets it write what it has caught.
+    fn end(&mut self) {
+        if self.tcpdump.ended().is_none() {
+            self.tcpdump.signal(Signal::INT);
+            self.tcpdump.wait_up_to(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
