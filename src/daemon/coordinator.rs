@@ -9,22 +9,25 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use anyhow::Context;
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::heard::LastHeard;
 use super::limit::RateLimit;
-use super::pacer::STALL;
 use super::roster::{Roster, State};
 use super::status::{Answer, Request, Sources, Status, Takeover};
-use super::worker::{Notice, Order, Pulse, Reply, WorkerStatus};
+use super::worker::{Notice, Order, Reply, WorkerStatus};
 use crate::engine::detect::{Action, Detector};
-use crate::engine::{Command, Event, MachineRef, Micros, Outcome, Reason, SECOND, ServiceSpec};
+use crate::engine::{Command, Event, MILLISECOND, MachineRef, Micros, Outcome, Reason, SECOND, ServiceSpec};
 use crate::host::clock;
 use crate::host::probe::Pinger;
 use crate::host::queue::{Waker, kernel_queues};
 
-/// Stalls that may restart bursts within a second. On a host that is always late, death must still be provable.
-const STALLS_PER_SECOND: u32 = 5;
+/// Waking this much too late means that the whole host stood still, as a paused virtual machine does: packets that arrived
+/// meanwhile have not even been handed out. For anything less, see [`Then::Judge`].
+const PAUSE: Micros = 20 * MILLISECOND;
+
+/// Pauses that may restart bursts within a second. On a host that is always late, death must still be provable.
+const PAUSES_PER_SECOND: u32 = 2;
 
 /// What others want of the coordinator.
 pub enum Input {
@@ -40,8 +43,6 @@ pub struct WorkerLine {
     pub orders: Sender<Order>,
     /// Used after each.
     pub waker: Waker,
-    /// What can be seen of it without asking.
-    pub pulse: Arc<Pulse>,
 }
 
 /// The coordinator's ends of all other lines.
@@ -63,7 +64,7 @@ pub struct Coordinator {
     roster: Roster,
     detector: Detector,
     pinger: Pinger,
-    workers: Vec<Post>,
+    workers: Vec<WorkerLine>,
     ears: Ears,
     operations: BTreeMap<u64, Operation>,
     next_number: u64,
@@ -71,18 +72,9 @@ pub struct Coordinator {
     next_prober: usize,
     /// What the detector was last told, in the order of [`LastHeard::iter`].
     told: Vec<Micros>,
-    stalls: StallBudget,
-    /// Up to when the workers' stalls have been dealt with.
-    stalls_seen: Micros,
+    pauses: PauseBudget,
     started: Micros,
     lonely: RateLimit,
-}
-
-/// A worker and the orders that it was given.
-struct Post {
-    line: WorkerLine,
-    orders: u64,
-    ordered_at: Micros,
 }
 
 /// Something asked of all workers, until the last has answered.
@@ -100,6 +92,7 @@ struct Operation {
 #[derive(Clone, Copy)]
 enum Task {
     Command(Command),
+    Drain,
     Status,
 }
 
@@ -107,6 +100,13 @@ enum Task {
 enum Then {
     /// With a status report.
     Report,
+    /// With a judgement (R14: a worker that was itself not scheduled in time disqualifies its own evidence). Its answer may
+    /// have been waiting in a queue that nobody read; now all have been read.
+    Judge {
+        machine: MachineRef,
+        reason: Reason,
+        suspected_at: Micros,
+    },
     /// With a plain yes: a machine was enabled.
     Confirm,
     /// With a takeover to be recorded, or a replica's end.
@@ -123,14 +123,6 @@ impl Coordinator {
     #[must_use]
     pub fn new(services: &[ServiceSpec], pinger: Pinger, workers: Vec<WorkerLine>, ears: Ears) -> Self {
         let now = clock::now();
-        let workers = workers
-            .into_iter()
-            .map(|line| Post {
-                line,
-                orders: 0,
-                ordered_at: 0,
-            })
-            .collect();
         Self {
             roster: Roster::new(services),
             detector: Detector::new(services, now),
@@ -141,8 +133,7 @@ impl Coordinator {
             operations: BTreeMap::new(),
             next_number: 0,
             next_prober: 0,
-            stalls: StallBudget::default(),
-            stalls_seen: now,
+            pauses: PauseBudget::default(),
             started: now,
             lonely: RateLimit::new(),
         }
@@ -168,7 +159,9 @@ impl Coordinator {
             self.handle_echoes(now);
             self.handle_notices();
             self.tell_heard();
-            if self.stalled(deadline, now) && self.stalls.allow(now) {
+            let patience = self.detector.patience().max(PAUSE);
+            if deadline.is_some_and(|d| now > d.saturating_add(patience)) && self.pauses.allow(now) {
+                debug!("this host stood still: bursts begin again");
                 self.detector.handle_stall(now);
             }
             while let Some(action) = self.detector.poll(now) {
@@ -186,19 +179,29 @@ impl Coordinator {
                 if same_address(record.addr.ip(), reply.from) {
                     record.echo_rtt = Some(reply.rtt);
                     self.ears.heard.note(machine, now);
+                    self.detector.handle_probe_reply(now, machine);
                 }
             }
         }
     }
 
     fn handle_notices(&mut self) {
-        while let Ok(Notice { at, event }) = self.ears.notices.try_recv() {
-            match event {
-                Event::Suspect { machine, reason } => {
-                    debug!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
+        while let Ok(notice) = self.ears.notices.try_recv() {
+            match notice {
+                Notice::ProbeReply { at, machine } => self.detector.handle_probe_reply(at, machine),
+                Notice::Event {
+                    at,
+                    event: Event::Suspect { machine, reason },
+                } => {
+                    trace!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
                     self.detector.handle_suspect(at, machine, reason);
                 }
-                Event::Evict { machine } => self.take_down(machine, State::Evicted, Reason::ReplicaTimeout, at, None),
+                Notice::Event {
+                    at,
+                    event: Event::Evict { machine },
+                } => {
+                    self.take_down(machine, State::Evicted, Reason::ReplicaTimeout, at, None);
+                }
             }
         }
     }
@@ -213,21 +216,10 @@ impl Coordinator {
         }
     }
 
-    /// Whether this thread woke too late for its deadline, or a worker was or is not scheduled in time: then a probe's
-    /// answer may have been there, and nobody to hear it.
-    fn stalled(&mut self, deadline: Option<Micros>, now: Micros) -> bool {
-        let late = deadline.is_some_and(|d| now > d.saturating_add(self.detector.patience()));
-        let since = std::mem::replace(&mut self.stalls_seen, now);
-        let worker_late = |post: &Post| {
-            let waiting = post.orders > post.line.pulse.orders_done() && now > post.ordered_at.saturating_add(STALL);
-            waiting || post.line.pulse.stalled(since, now)
-        };
-        late || self.workers.iter().any(worker_late)
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::Probe { machine } => {
+                trace!(machine = ?self.roster.names(machine), "probe");
                 if let Some(addr) = self.roster.machine(machine).map(|m| m.addr) {
                     self.pinger.ping(clock::now(), addr.ip());
                 }
@@ -241,8 +233,29 @@ impl Coordinator {
                 reason,
                 suspected_at,
             } => {
-                self.take_down(machine, State::Down, reason, suspected_at, None);
+                debug!(machine = ?self.roster.names(machine), reason = reason.name(), "silent: judged once the queues are read");
+                self.start(
+                    Then::Judge {
+                        machine,
+                        reason,
+                        suspected_at,
+                    },
+                    None,
+                    Task::Drain,
+                );
             }
+        }
+    }
+
+    /// A machine has let a burst pass, and the workers have since read all that had arrived: has it really said nothing?
+    fn judge(&mut self, machine: MachineRef, reason: Reason, suspected_at: Micros) {
+        let now = clock::now();
+        self.handle_echoes(now);
+        if self.ears.heard.get(machine) > suspected_at {
+            debug!(machine = ?self.roster.names(machine), "alive: its answer was waiting in a queue");
+            self.detector.handle_up(now, machine);
+        } else {
+            self.take_down(machine, State::Down, reason, suspected_at, None);
         }
     }
 
@@ -418,6 +431,7 @@ impl Coordinator {
         for post in &mut self.workers {
             post.order(match task {
                 Task::Command(command) => Order::Command(number, command),
+                Task::Drain => Order::Drain(number),
                 Task::Status => Order::Status(number),
             });
         }
@@ -467,6 +481,11 @@ impl Coordinator {
             ..
         } = operation;
         let answer = match then {
+            Then::Judge {
+                machine,
+                reason,
+                suspected_at,
+            } => return self.judge(machine, reason, suspected_at),
             Then::Confirm => Answer::done(None),
             Then::Report => {
                 statuses.sort_by_key(|status| status.queue);
@@ -540,31 +559,28 @@ impl Coordinator {
     }
 }
 
-impl Post {
-    fn order(&mut self, order: Order) {
+impl WorkerLine {
+    fn order(&self, order: Order) {
         // A worker that has gone takes the process with it.
-        if self.line.orders.send(order).is_ok() {
-            self.orders += 1;
-            self.ordered_at = clock::now();
-            self.line.waker.wake();
-        }
+        let _ = self.orders.send(order);
+        self.waker.wake();
     }
 }
 
-/// How many stalls have restarted bursts in this second.
+/// How many pauses have restarted bursts in this second.
 #[derive(Debug, Default)]
-struct StallBudget {
+struct PauseBudget {
     since: Micros,
     used: u32,
 }
 
-impl StallBudget {
+impl PauseBudget {
     fn allow(&mut self, now: Micros) -> bool {
         if now.saturating_sub(self.since) >= SECOND {
             *self = Self { since: now, used: 0 };
         }
         self.used += 1;
-        self.used <= STALLS_PER_SECOND
+        self.used <= PAUSES_PER_SECOND
     }
 }
 
@@ -579,9 +595,9 @@ mod tests {
 
     #[test]
     fn a_host_that_is_always_late_still_proves_death() {
-        let mut budget = StallBudget::default();
+        let mut budget = PauseBudget::default();
         let allowed = (0..100).filter(|i| budget.allow(SECOND + i * 5_000)).count();
-        assert_eq!(allowed, STALLS_PER_SECOND as usize);
+        assert_eq!(allowed, PAUSES_PER_SECOND as usize);
         assert!(budget.allow(3 * SECOND));
     }
 }

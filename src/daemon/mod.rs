@@ -13,6 +13,10 @@ pub mod status;
 mod table;
 mod worker;
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -27,16 +31,16 @@ use tracing::{error, info, warn};
 use crate::config::{Config, HostPath};
 use crate::engine::{Engine, EngineSpec};
 use crate::host::admin::AdminSocket;
-use crate::host::clock;
 use crate::host::inject::Injector;
 use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{NfqQueue, Waker};
 use crate::host::signals::{Closer, Request as Signal, Waiter};
+use crate::host::{clock, route, rules, sysctl};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
 use heard::LastHeard;
 use status::{Answer, Request};
-use worker::{Lines, Notice, Order, Pulse, Reply, Worker};
+use worker::{Lines, Notice, Order, Reply, Worker};
 
 /// Events on their way to the coordinator. Flows of one dying machine may each raise one; the first is enough.
 const NOTICES: usize = 1_024;
@@ -46,6 +50,12 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How late a timer may fire, in nanoseconds; the kernel's default of 50 µs would show in every retransmission timer.
 const TIMER_SLACK: u64 = 1_000;
+
+/// What is assumed of the way to a machine that has none: any interface, and an MTU that every IPv6 path carries.
+const UNKNOWN_PATH: HostPath = HostPath {
+    ifindex: None,
+    mtu: 1_280,
+};
 
 /// Runs the daemon in the foreground until SIGTERM or SIGINT. An error before `relevo: ready` leaves nothing half loaded.
 pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
@@ -79,12 +89,12 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
 /// `RELEVO_LOG` chooses what is logged, as `tracing_subscriber::EnvFilter` has it (`debug`, `relevo::daemon=trace`).
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RELEVO_LOG").unwrap_or_else(|_| "info".into());
-    // Fails only if somebody set a logger before: then that one it is.
-    let _ = tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(filter)
-        .with_target(false)
-        .try_init();
+        .with_target(false);
+    // Fails only if somebody set a logger before: then that one it is.
+    let _ = log.with_ansi(std::io::stderr().is_terminal()).try_init();
 }
 
 /// One clear sentence instead of the first EPERM on the way.
@@ -187,14 +197,12 @@ impl Daemon {
     ) -> anyhow::Result<WorkerLine> {
         let (orders, orders_in): (_, Receiver<Order>) = mpsc::channel();
         let waker = Waker::new().context("can't make an eventfd")?;
-        let pulse = Arc::new(Pulse::new(clock::now()));
         let lines = Lines {
             orders: orders_in,
             waker: waker.clone(),
             replies: to.replies.clone(),
             notices: to.notices.clone(),
             coordinator: to.waker.clone(),
-            pulse: Arc::clone(&pulse),
             heard: Arc::clone(&to.heard),
         };
         let name = format!("relevo-{}", opened.queue_number);
@@ -207,7 +215,7 @@ impl Daemon {
         );
         self.spawn(&name, closer, move || worker.run())?;
         self.orders.push((orders.clone(), waker.clone()));
-        Ok(WorkerLine { orders, waker, pulse })
+        Ok(WorkerLine { orders, waker })
     }
 
     /// Starts a thread whose error ends the daemon.
@@ -278,16 +286,40 @@ fn ask(inputs: &Sender<Input>, coordinator: &Waker, request: Request) -> Answer 
 
 /// Sysctls and routes; returns what each shard is told.
 fn prepare_host(config: &Config) -> anyhow::Result<Vec<EngineSpec>> {
+    settle_sysctls(config)?;
     let mut hash_key = [0; 16];
-    let mut random = std::fs::File::open("/dev/urandom").context("can't open /dev/urandom")?;
-    std::io::Read::read_exact(&mut random, &mut hash_key).context("can't read /dev/urandom")?;
-    let path = |_| HostPath {
-        ifindex: None,
-        mtu: 1_500,
-    };
-    Ok((0..config.engine.workers)
-        .map(|shard| config.engine_spec(shard, hash_key, &path))
-        .collect())
+    let mut random = File::open("/dev/urandom").context("can't open /dev/urandom")?;
+    random.read_exact(&mut hash_key).context("can't read /dev/urandom")?;
+    let machines = config.services.iter().flat_map(|service| &service.machines);
+    let paths: HashMap<IpAddr, HostPath> = machines.map(|m| (m.addr.ip(), machine_path(m.addr.ip()))).collect();
+    let path = |ip| paths.get(&ip).copied().unwrap_or(UNKNOWN_PATH);
+    let shards = 0..config.engine.workers;
+    Ok(shards.map(|shard| config.engine_spec(shard, hash_key, &path)).collect())
+}
+
+/// A machine without a route gets no packets, but the others shall serve all the same.
+fn machine_path(ip: IpAddr) -> HostPath {
+    route::path(ip).unwrap_or_else(|e| {
+        warn!(%ip, "no route to this machine; an MTU of {} is assumed: {e:#}", UNKNOWN_PATH.mtu);
+        UNKNOWN_PATH
+    })
+}
+
+/// Sets what is needed, or says what is not as it should be.
+fn settle_sysctls(config: &Config) -> anyhow::Result<()> {
+    let settings = sysctl::required(config, &sysctl::interfaces(config)?);
+    if config.engine.sysctls {
+        for change in sysctl::apply(&settings)? {
+            info!("{change}");
+        }
+        return Ok(());
+    }
+    for setting in settings {
+        if setting.current().is_ok_and(|value| value != setting.want) {
+            warn!("{} should be {}: {}", setting.name(), setting.want, setting.why);
+        }
+    }
+    Ok(())
 }
 
 /// Queues and raw sockets of all workers. The process must have one thread (see [`NfqQueue::open`]).
@@ -305,7 +337,10 @@ fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     (0..config.engine.workers).map(open).collect()
 }
 
-fn load_rules(_config: &Config) -> anyhow::Result<()> {
+/// The rules come last: from here on packets are diverted, and the queues are there to take them.
+fn load_rules(config: &Config) -> anyhow::Result<()> {
+    let backend = rules::load(config).context("can't load the rules")?;
+    info!(%backend, "rules loaded");
     Ok(())
 }
 

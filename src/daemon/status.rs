@@ -176,8 +176,8 @@ pub struct QueueReport {
     pub stalls: u64,
     /// For how long in all, in microseconds.
     pub stalled_us: Micros,
-    /// Events lost on the way to the coordinator.
-    pub events_lost: u64,
+    /// Evidence lost on the way to the coordinator.
+    pub notices_lost: u64,
 }
 
 /// What the report is put together from, besides the workers' parts.
@@ -250,7 +250,7 @@ fn queue_report(kernel: &[KernelQueue], worker: &WorkerStatus) -> QueueReport {
         verdict_errors: lost.verdict_errors,
         stalls: worker.stalled.0,
         stalled_us: worker.stalled.1,
-        events_lost: worker.events_lost,
+        notices_lost: worker.notices_lost,
     }
 }
 

@@ -26,25 +26,19 @@ pub fn render(status: &Status) -> String {
 /// One takeover as a sentence.
 #[must_use]
 pub fn takeover(t: &Takeover) -> String {
-    let Takeover {
-        from,
-        to,
-        reason,
-        detect_us,
-        switch_us,
-        flows,
-        lost,
-    } = t;
-    let (detect, switch) = (duration(*detect_us), duration(*switch_us));
-    let lost = if *lost > 0 {
-        format!(", {lost} lost")
+    let Takeover { from, to, reason, .. } = t;
+    let detected = if t.detect_us > 0 {
+        format!("detected in {}, ", duration(t.detect_us))
     } else {
         String::new()
     };
-    format!(
-        "{from} -> {to} ({reason}): detected in {detect}, switched in {switch}, {} moved{lost}",
-        count(*flows, "flow")
-    )
+    let lost = if t.lost > 0 {
+        format!(", {} lost", t.lost)
+    } else {
+        String::new()
+    };
+    let (switch, flows) = (duration(t.switch_us), count(t.flows, "flow"));
+    format!("{from} -> {to} ({reason}): {detected}switched in {switch}, {flows} moved{lost}")
 }
 
 fn render_service(text: &mut String, service: &ServiceReport) {
@@ -114,7 +108,7 @@ fn queue_line(queue: &QueueReport) -> String {
         ("truncated", queue.truncated),
         ("receive errors", queue.receive_errors),
         ("verdict errors", queue.verdict_errors),
-        ("events lost", queue.events_lost),
+        ("notices lost", queue.notices_lost),
     ];
     parts.extend(
         rare.iter()

@@ -4,17 +4,16 @@
 //! work that no verdict waits for, and send what comes of it in one batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 
 use anyhow::Context;
 
 use super::heard::LastHeard;
-use super::pacer::{Pacer, STALL};
-use crate::engine::{Command, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus};
+use super::pacer::Pacer;
+use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
-use crate::host::queue::{PacketQueue, QueueCounters, Waker};
+use crate::host::queue::{PacketQueue, QUEUE_LENGTH, QueueCounters, Waker};
 
 /// Packets taken before the engine's deferred work gets its turn.
 const BATCH: usize = 32;
@@ -31,6 +30,8 @@ pub enum Order {
     Status(u64),
     /// Send a probe; no report.
     Probe(MachineRef),
+    /// Take every packet that has arrived so far, and report [`Reply::Done`] under this number.
+    Drain(u64),
     /// End.
     Stop,
 }
@@ -44,13 +45,23 @@ pub enum Reply {
     Status(u64, Box<WorkerStatus>),
 }
 
-/// What the engine noticed, and when.
+/// What a worker noticed, in host time.
 #[derive(Clone, Copy, Debug)]
-pub struct Notice {
-    /// Host time.
-    pub at: Micros,
-    /// What.
-    pub event: Event,
+pub enum Notice {
+    /// Its engine says so.
+    Event {
+        /// When.
+        at: Micros,
+        /// What.
+        event: Event,
+    },
+    /// A machine answered a SYN of the engine's own.
+    ProbeReply {
+        /// When.
+        at: Micros,
+        /// Who.
+        machine: MachineRef,
+    },
 }
 
 /// One worker's part of `relevo status`.
@@ -66,42 +77,8 @@ pub struct WorkerStatus {
     pub inject: InjectCounters,
     /// How often it was not scheduled in time, and for how long in all.
     pub stalled: (u64, Micros),
-    /// Events that the coordinator had no room for.
-    pub events_lost: u64,
-}
-
-/// What the coordinator can see of a worker without asking.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    /// The worker gives a sign of life by this host time; `u64::MAX` while it waits for packets alone.
-    due: AtomicU64,
-    /// When it last found itself stalled; 0 if never.
-    stalled_at: AtomicU64,
-    /// Orders carried out.
-    orders_done: AtomicU64,
-}
-
-impl Pulse {
-    /// Of a worker that is about to start.
-    #[must_use]
-    pub fn new(now: Micros) -> Self {
-        Self {
-            due: AtomicU64::new(now),
-            ..Self::default()
-        }
-    }
-
-    /// Whether the worker found itself stalled after `since`, or is overdue at `now`.
-    #[must_use]
-    pub fn stalled(&self, since: Micros, now: Micros) -> bool {
-        self.stalled_at.load(Ordering::Relaxed) > since || now > self.due.load(Ordering::Relaxed).saturating_add(STALL)
-    }
-
-    /// How many orders it has carried out.
-    #[must_use]
-    pub fn orders_done(&self) -> u64 {
-        self.orders_done.load(Ordering::Acquire)
-    }
+    /// Notices that the coordinator had no room for.
+    pub notices_lost: u64,
 }
 
 /// A worker's ends of the lines to the coordinator.
@@ -112,12 +89,10 @@ pub struct Lines {
     pub waker: Waker,
     /// Answers to orders.
     pub replies: Sender<Reply>,
-    /// Events; bounded, so that a flood of evidence costs evidence, not memory.
+    /// Notices; bounded, so that a flood of evidence costs evidence, not memory.
     pub notices: SyncSender<Notice>,
     /// Wakes the coordinator.
     pub coordinator: Waker,
-    /// Shared with the coordinator.
-    pub pulse: Arc<Pulse>,
     /// Shared with everybody.
     pub heard: Arc<LastHeard>,
 }
@@ -131,7 +106,7 @@ pub struct Worker<Q> {
     outbox: Outbox,
     pacer: Pacer,
     lines: Lines,
-    events_lost: u64,
+    notices_lost: u64,
 }
 
 impl<Q: PacketQueue> Worker<Q> {
@@ -147,7 +122,7 @@ impl<Q: PacketQueue> Worker<Q> {
             outbox,
             pacer,
             lines,
-            events_lost: 0,
+            notices_lost: 0,
         }
     }
 
@@ -157,27 +132,18 @@ impl<Q: PacketQueue> Worker<Q> {
             let deadline = self.engine.next_deadline();
             let asked = clock::now();
             let due = deadline.map(|d| self.pacer.host_time(d));
-            self.lines
-                .pulse
-                .due
-                .store(due.unwrap_or(u64::MAX).max(asked), Ordering::Relaxed);
             let ready = self
                 .queue
                 .wait(&self.lines.waker, clock::until(due, asked))
                 .context("waiting for packets")?;
             let woke = clock::now();
-            self.lines.pulse.due.store(woke, Ordering::Relaxed);
-
             let stalled = self.pacer.woke(deadline, woke).is_some();
-            if stalled {
-                self.lines.pulse.stalled_at.store(woke, Ordering::Relaxed);
-            }
             if ready.packets || stalled {
                 // A second receive just to learn that there is nothing more would cost a lone packet a syscall.
                 let backlog = stalled || woke.saturating_sub(asked) <= BACKLOG_WAIT;
                 self.take_packets(if backlog { BATCH } else { 1 })?;
             }
-            if ready.woken && !self.take_orders() {
+            if ready.woken && !self.take_orders()? {
                 return Ok(());
             }
             self.catch_up();
@@ -186,23 +152,25 @@ impl<Q: PacketQueue> Worker<Q> {
 
     /// Takes up to `most` packets, each with its verdict at once.
     fn take_packets(&mut self, most: usize) -> anyhow::Result<()> {
-        let Self {
-            queue,
-            engine,
-            pacer,
-            lines,
-            ..
-        } = self;
         for _ in 0..most {
-            let mut heard = None;
+            let Self {
+                queue, engine, pacer, ..
+            } = self;
+            let mut spoke = None;
             let taken = queue.receive(&mut |meta, packet| {
                 let now = clock::now();
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
-                heard = engine.heard().map(|machine| (machine, now));
+                spoke = engine
+                    .heard()
+                    .map(|machine| (now, machine, verdict == Verdict::Drop(DropReason::ProbeReply)));
                 verdict
             });
-            if let Some((machine, at)) = heard {
-                lines.heard.note(machine, at);
+            if let Some((at, machine, to_probe)) = spoke {
+                self.lines.heard.note(machine, at);
+                if to_probe {
+                    self.tell(Notice::ProbeReply { at, machine });
+                    self.lines.coordinator.wake();
+                }
             }
             if !taken.context("receiving from the packet queue")? {
                 break;
@@ -211,20 +179,25 @@ impl<Q: PacketQueue> Worker<Q> {
         Ok(())
     }
 
-    /// The work that no verdict waits for; then what the engine noticed goes to the coordinator, which is never waited for.
+    /// The work that no verdict waits for; then what the engine noticed goes to the coordinator.
     fn catch_up(&mut self) {
         let now = clock::now();
         self.engine.poll(self.pacer.engine_time(now), &mut self.outbox);
         self.flush();
         let mut noticed = false;
         while let Some(event) = self.engine.take_event() {
+            self.tell(Notice::Event { at: now, event });
             noticed = true;
-            if self.lines.notices.try_send(Notice { at: now, event }).is_err() {
-                self.events_lost += 1;
-            }
         }
         if noticed {
             self.lines.coordinator.wake();
+        }
+    }
+
+    /// Leaves a notice for the coordinator, and never waits for it.
+    fn tell(&mut self, notice: Notice) {
+        if self.lines.notices.try_send(notice).is_err() {
+            self.notices_lost += 1;
         }
     }
 
@@ -236,25 +209,28 @@ impl<Q: PacketQueue> Worker<Q> {
     }
 
     /// Carries out all orders; returns whether to go on.
-    fn take_orders(&mut self) -> bool {
+    fn take_orders(&mut self) -> anyhow::Result<bool> {
         loop {
             match self.lines.orders.try_recv() {
-                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => return true,
-                Ok(order) => self.carry_out(order),
+                Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Ok(false),
+                Err(TryRecvError::Empty) => return Ok(true),
+                Ok(order) => self.carry_out(order)?,
             }
-            self.lines.pulse.orders_done.fetch_add(1, Ordering::Release);
         }
     }
 
-    fn carry_out(&mut self, order: Order) {
+    fn carry_out(&mut self, order: Order) -> anyhow::Result<()> {
         let now = self.pacer.engine_time(clock::now());
         let reply = match order {
-            Order::Stop => return,
+            Order::Stop => return Ok(()),
             Order::Probe(machine) => {
                 self.engine.probe(now, machine, &mut self.outbox);
                 self.flush();
-                return;
+                return Ok(());
+            }
+            Order::Drain(number) => {
+                self.take_packets(QUEUE_LENGTH as usize)?;
+                Reply::Done(number, Outcome::default(), clock::now())
             }
             Order::Command(number, command) => {
                 let outcome = self.engine.command(now, command);
@@ -267,6 +243,7 @@ impl<Q: PacketQueue> Worker<Q> {
         // The coordinator is gone only when the process is about to be.
         let _ = self.lines.replies.send(reply);
         self.lines.coordinator.wake();
+        Ok(())
     }
 
     fn status(&self) -> WorkerStatus {
@@ -276,7 +253,7 @@ impl<Q: PacketQueue> Worker<Q> {
             queue_counters: self.queue.counters(),
             inject: *self.injector.counters(),
             stalled: self.pacer.stalled(),
-            events_lost: self.events_lost,
+            notices_lost: self.notices_lost,
         }
     }
 }

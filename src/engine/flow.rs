@@ -77,6 +77,8 @@ pub struct ClientSide {
     pub ts_echo: u32,
     /// It is owed an acknowledgement that says nothing new: it asked (probe, duplicate, misplaced segment).
     pub ack_due: bool,
+    /// It repeats its SYN, although it was promised something by a machine that has died since.
+    pub syn_ack_due: bool,
 }
 
 /// One flow.

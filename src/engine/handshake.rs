@@ -65,6 +65,7 @@ impl Flow {
                 ts_out: None,
                 ts_echo: p.options.timestamps.map_or(0, |t| t.val),
                 ack_due: false,
+                syn_ack_due: false,
             },
             promise: Promise::default(),
             buffer: SendBuffer::default(),
@@ -94,7 +95,9 @@ impl Flow {
     ) -> Verdict {
         self.seen_at = now;
         if self.original().mode == Mode::Relayed {
-            // The engine speaks to this machine, and repeats its SYN by itself.
+            // The engine speaks to this machine, and repeats its SYN by itself. If the client was promised something by the last one,
+            // that promise holds.
+            self.client.syn_ack_due = self.state == FlowState::SynReceived;
             return Verdict::Drop(DropReason::Relayed);
         }
         let again = self.original_mut().syn_sent.replace(now).is_some();

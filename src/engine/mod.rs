@@ -337,7 +337,12 @@ impl Engine {
         let verdict = if p.flags.contains(Flags::SYN) {
             // R21: on a finished flow's addresses, or with another number on an unproved one, a SYN starts a new flow.
             if flow.is_over() || (before && p.seq != flow.client.isn) {
-                self.forget(key, true);
+                // Where the machines see another port than the client's own, the old flow can still be played to its end (R24).
+                if flow.has_followers() && self.cx.service(id).source == SourceMode::Psc {
+                    self.table.detach(id, p.src);
+                } else {
+                    self.forget(key, true);
+                }
                 return self.open_flow(now, meta, id, p, packet);
             }
             if before {
@@ -396,7 +401,7 @@ impl Engine {
         }
         self.half_open -= usize::from(flow.is_half_open());
         flow.release(&mut self.cx.budget);
-        self.table.remove(flow.service, flow.client.addr, flow.peer);
+        self.table.remove(flow.service, flow.client.addr, flow.peer, key);
         self.cx.stats.count(Counter::FlowsClosed);
     }
 

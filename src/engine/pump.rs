@@ -209,6 +209,9 @@ impl Flow {
 
     /// R6: what a replica's progress, a switch of the original, or the client's own question lets the engine say.
     fn tell_client(&mut self, cx: &mut Context, out: &mut Outbox) {
+        if std::mem::take(&mut self.client.syn_ack_due) {
+            self.promise_again(cx, out);
+        }
         if self.is_half_open() || matches!(self.state, FlowState::Reset { .. }) {
             return;
         }
@@ -223,6 +226,33 @@ impl Flow {
             let at = self.client.sent;
             self.send_to_client(cx, offer, at, Flags::ACK, 0, out);
         }
+    }
+
+    /// The SYN/ACK that the client was given, once more, in the name of a machine that has died since.
+    fn promise_again(&mut self, cx: &mut Context, out: &mut Outbox) {
+        let promise = self.promise;
+        let ts = Timestamps {
+            val: self.client.ts_out.unwrap_or(0),
+            ecr: self.client.ts_latest.unwrap_or(0),
+        };
+        let segment = Segment {
+            src: cx.service(self.service).psc,
+            dst: self.client.addr,
+            seq: promise.isn,
+            ack: self.client_seq(1),
+            flags: Flags::SYN | Flags::ACK,
+            window: u16::try_from(self.client.edge_out - 1).unwrap_or(u16::MAX),
+            urgent: 0,
+            options: Options {
+                mss: Some(promise.mss),
+                wscale: promise.wscale,
+                sack_permitted: promise.sack,
+                timestamps: promise.timestamps.then_some(ts),
+                sack: SackBlocks::default(),
+            },
+            payload: (&[], &[]),
+        };
+        send(cx, &segment, out);
     }
 
     /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.

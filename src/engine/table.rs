@@ -91,9 +91,15 @@ impl Table {
         self.by_client.insert((service, client), flow);
         self.by_peer.insert((service, peer), flow);
     }
-    /// Takes a flow out.
-    pub fn remove(&mut self, service: ServiceId, client: SocketAddr, peer: SocketAddr) {
+    /// Frees a client's address and port for a new flow; the machines' side of the old one goes on (R24).
+    pub fn detach(&mut self, service: ServiceId, client: SocketAddr) {
         self.by_client.remove(&(service, client));
+    }
+    /// Takes a flow out.
+    pub fn remove(&mut self, service: ServiceId, client: SocketAddr, peer: SocketAddr, flow: usize) {
+        if self.by_client.get(&(service, client)) == Some(&flow) {
+            self.by_client.remove(&(service, client));
+        }
         self.by_peer.remove(&(service, peer));
         self.ports[usize::from(service.0)].give_back(peer.port());
     }

@@ -278,7 +278,7 @@ mod tests {
             .iter()
             .sum();
         let folded = (sum & 0xffff) + (sum >> 16);
-        packet[46..48].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+        packet[46..48].copy_from_slice(&(!u16::try_from(folded).expect("folded")).to_be_bytes());
         packet
     }
 

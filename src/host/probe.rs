@@ -149,6 +149,10 @@ fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECH
         .map(|w| u32::from(u16::from_be_bytes(*w)))
         .sum();
     let folded = (sum & 0xffff) + (sum >> 16);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "folded twice, the sum of 9 words fits in 16 bits"
+    )]
     let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
     echo[2..4].copy_from_slice(&checksum.to_be_bytes());
     echo

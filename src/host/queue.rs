@@ -17,7 +17,7 @@ use crate::engine::{Checksum, Meta, Verdict};
 
 /// Packets that the kernel may hold for us in one queue; beyond it drops (and counts `queue_dropped`). At 1500 bytes each
 /// this is 12 MB, some milliseconds of work.
-const QUEUE_LENGTH: u32 = 8_192;
+pub const QUEUE_LENGTH: u32 = 8_192;
 
 /// Bytes of socket buffer for packets on their way to us: a GSO super-packet counts as up to twice its 64 KiB, and one
 /// that finds no room is lost (`user_dropped`). Memory is used only while a backlog lasts.
@@ -118,15 +118,17 @@ impl NfqQueue {
     }
 }
 
-/// What EPERM and EBUSY mean here.
+/// The errors that an operator can do something about.
 fn explain_bind(number: u16, error: io::Error) -> io::Error {
-    match Errno::from_io_error(&error) {
-        Some(Errno::BUSY | Errno::PERM) => io::Error::new(
-            error.kind(),
-            format!("queue {number} is taken by another program (is Relevo running already?), or CAP_NET_ADMIN lacks"),
-        ),
-        _ => error,
-    }
+    let why = match Errno::from_io_error(&error) {
+        Some(Errno::BUSY | Errno::PERM) => format!("queue {number} is another program's: is relevo running already?"),
+        Some(Errno::INVAL | Errno::OPNOTSUPP) => {
+            "this kernel has no packet queues: load the module nfnetlink_queue, or take a kernel with CONFIG_NETFILTER_NETLINK_QUEUE"
+                .to_owned()
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), why)
 }
 
 /// Opens a queue socket and finds its descriptor, which the crate does not tell: it is the lowest free one. True only while
