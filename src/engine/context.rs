@@ -92,15 +92,6 @@ impl Context {
         }
     }
 
-    /// How long a leg may wait for its own machine's output (R23). With a bounded lag it holds the client up, so it must be
-    /// over well before the replica would be evicted for it (R15).
-    pub fn causality_limit(&self, service: ServiceId) -> Micros {
-        match self.service(service).max_lag {
-            MaxLag::Bytes(_) => self.service(service).replica_timeout / 2,
-            MaxLag::Unlimited => self.spec.limits.close_timeout,
-        }
-    }
-
     /// A fresh estimator for a leg: several tries must fit into `replica_timeout` (R15).
     pub fn rtt(&self, service: ServiceId) -> Rtt {
         let floor = (self.service(service).replica_timeout / 4).clamp(10 * MILLISECOND, 200 * MILLISECOND);

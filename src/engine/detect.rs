@@ -61,7 +61,7 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// All machines count as up and as heard at `now`.
+    /// All machines count as up. Each is probed at once, to learn how long its way is.
     #[must_use]
     pub fn new(services: &[ServiceSpec], now: Micros) -> Self {
         let watches = (0u16..).zip(services).flat_map(|(s, service)| {
@@ -70,8 +70,8 @@ impl Detector {
                     service: ServiceId(s),
                     machine: MachineId(m),
                 },
-                heard_at: now,
-                probed_at: now,
+                heard_at: now.saturating_sub(service.detect.probe_interval),
+                probed_at: 0,
                 burst: None,
                 down: false,
                 probes: service.detect.probes.max(1),
@@ -150,8 +150,8 @@ impl Detector {
         if let Some(watch) = self.watch(machine) {
             watch.down = false;
             watch.burst = None;
-            watch.heard_at = now;
-            watch.probed_at = now;
+            watch.heard_at = now.saturating_sub(watch.interval);
+            watch.probed_at = 0;
         }
     }
 

@@ -9,7 +9,7 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, span};
 use super::sender::Expiry;
-use super::spec::{MILLISECOND, Micros, SECOND};
+use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Event, MachineRef, Reason};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
@@ -73,9 +73,24 @@ impl Flow {
             .holding_since
             .map(|at| at.max(leg.progress_at) + cx.service(self.service).replica_timeout);
         let asking = leg.blocked_since.map(|at| at.max(leg.asked_at) + ask_interval(leg));
-        let release = leg.blocked_since.map(|at| at + cx.causality_limit(self.service));
+        let release = self.release_at(cx, leg);
         let closing = self.is_over().then(|| leg.progress_at + cx.spec.limits.close_timeout);
         [own, holding, asking, release, closing].into_iter().flatten().min()
+    }
+
+    /// R23: when a leg is fed although its machine has not said what the client had read. A replica's wait is given up when the client has
+    /// waited for it, well before it would be evicted; while the original is no further, nothing would be gained. An original that
+    /// recovers holds up everything; a replica that may lag without bounds holds up nobody.
+    fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
+        let timeout = cx.service(self.service).replica_timeout;
+        let blocked = leg.blocked_since?;
+        if leg.machine == self.original().machine {
+            return Some(blocked + timeout);
+        }
+        match cx.service(self.service).max_lag {
+            MaxLag::Bytes(_) => leg.holding_since.map(|since| since.max(blocked) + timeout / 2),
+            MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
+        }
     }
 
     /// When the flow next wants to be asked.
@@ -123,7 +138,7 @@ impl Flow {
     }
 
     fn on_leg_timer(&mut self, cx: &mut Context, now: Micros, index: usize) {
-        let limit = cx.causality_limit(self.service);
+        let release = self.release_at(cx, &self.legs[index]);
         let timeout = cx.service(self.service).replica_timeout;
         let leg = &mut self.legs[index];
         if !leg.counts() || leg.mode != Mode::Relayed {
@@ -143,7 +158,7 @@ impl Flow {
             }
         }
         if let Some(since) = leg.blocked_since {
-            if now >= since + limit {
+            if release.is_some_and(|at| now >= at) {
                 // R23: a replica whose output is shorter by divergence would wait for ever.
                 leg.unbound = true;
                 leg.blocked_since = None;

@@ -230,6 +230,14 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
         data: b"two",
         ..Say::default()
     });
+    t.machine(
+        0,
+        Say {
+            at: 3,
+            ack: Some(7),
+            ..Say::default()
+        },
+    );
     t.hush();
     t.wait(50 * MS);
     assert!(!t.to_machine(1).is_empty(), "it is asked how far it has sent");

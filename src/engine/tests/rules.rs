@@ -176,7 +176,10 @@ fn a_syn_on_a_finished_flow_starts_anew() {
         ts: Some((CLIENT_CLOCK, 0)),
         ..Say::default()
     });
-    assert!(t.to_machine(1).is_empty(), "R24: the replica that is not done is left to finish");
+    assert!(
+        t.to_machine(1).is_empty(),
+        "R24: the replica that is not done is left to finish"
+    );
     assert_eq!(t.to_machine(0)[0].flags, Flags::SYN);
     assert_eq!(t.engine.stats().get(Counter::FlowsOpened), 2);
 }
