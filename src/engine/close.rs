@@ -53,8 +53,8 @@ impl Flow {
             let heard_all = fin.is_some_and(|fin| leg.acked() > fin);
             let said_all = leg.fin.is_some_and(|fin| leg.told > fin);
             if leg.is_open() && heard_all && said_all {
-                // Its machine may forget the connection now, and would answer a late packet with a RST. So from here on the engine answers
-                // in its stead, and whatever it says is no news.
+                // Its machine may forget the connection now; whatever it says of it from here on is no news. The original, too: a
+                // client that still waits for a replica's acknowledgement repeats its FIN, and must not meet a machine that has forgotten.
                 leg.state = LegState::Finished;
                 leg.sender.hand_back();
             }
