@@ -44,15 +44,38 @@ impl Capture {
         Self { tcpdump, file }
     }
 
+    /// Captures TCP at every host of a lab into the directory that `RELEVO_PCAP` names, for people; nothing without it.
+    pub fn of_all(hosts: &[&Host]) -> Vec<Self> {
+        let Some(dir) = std::env::var_os("RELEVO_PCAP") else { return Vec::new() };
+        let dir = Path::new(&dir).join(hosts[0].ns());
+        std::fs::create_dir_all(&dir).expect("make the directory for captures");
+        hosts.iter().map(|host| Self::start(host, "eth0", &dir)).collect()
+    }
+
     /// Ends it and reads what it caught.
     pub fn stop(mut self) -> Vec<Segment> {
-        self.tcpdump.signal(Signal::INT);
-        self.tcpdump.wait(Duration::from_secs(5));
+        self.end();
         let log = self.tcpdump.log();
         if !log.contains("\n0 packets dropped by kernel") {
             eprintln!("warning: the capture is not complete:\n{log}");
         }
         read(&std::fs::read(&self.file).expect("read the capture"))
+    }
+}
+
+impl Capture {
+    /// Lets it write what it has caught.
+    fn end(&mut self) {
+        if self.tcpdump.ended().is_none() {
+            self.tcpdump.signal(Signal::INT);
+            self.tcpdump.wait_up_to(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -46,7 +46,8 @@ pub enum Family {
 
 /// Hosts, links and addresses; see the drawing above.
 pub struct Lab {
-    // Declared first so that it is dropped first: it removes the namespaces and the directory.
+    // Fields are dropped in this order: the keeper removes the namespaces and the directory.
+    _captures: Vec<capture::Capture>,
     _keeper: netns::Keeper,
     dir: PathBuf,
     clients: Vec<Host>,
@@ -89,7 +90,7 @@ impl Lab {
                 host
             })
             .collect();
-        let machines = (0..machines)
+        let machines: Vec<Host> = (0..machines)
             .map(|i| {
                 let name = format!("m{i}");
                 let host = Host::create(&prefix, &name, 10 + u8::try_from(i).expect("few machines"));
@@ -99,7 +100,9 @@ impl Lab {
             })
             .collect();
         engine.ip_batch("addr add 10.0.1.100/24 dev c0\naddr add fd00:1::100/64 dev c0 nodad\n");
+        let captures = capture::Capture::of_all(&clients.iter().chain(&machines).collect::<Vec<_>>());
         Self {
+            _captures: captures,
             _keeper: keeper,
             dir,
             clients,
