@@ -497,7 +497,7 @@ impl<G: Gateway> World<G> {
             result?;
         }
         ensure!(
-            !self.observer.early_release || self.engine.status().stats.get(Counter::CausalityReleases) > 0,
+            !self.observer.early_release || self.engine.has_released(),
             "R23",
             "a byte was released before its machine had said what the client answers"
         );
@@ -522,6 +522,8 @@ impl<G: Gateway> World<G> {
                     self.observer.evicted(usize::from(machine.machine.0));
                 }
             }
+            // Such a reset comes from the outbox.
+            self.observer.released = !self.outbox.is_empty() && self.engine.has_released();
             let mut again = self.send_outbox()? || !events.is_empty();
             for event in events {
                 self.trace.note(self.now, || format!("{event:?}"));
