@@ -48,12 +48,13 @@ impl Flow {
 
     /// A leg is done when the machine has acknowledged the client's FIN and its own FIN has been acknowledged.
     fn finish_followers(&mut self) {
-        let (fin, original) = (self.buffer.fin(), self.original);
-        for (index, leg) in self.legs.iter_mut().enumerate() {
+        let fin = self.buffer.fin();
+        for leg in &mut self.legs {
             let heard_all = fin.is_some_and(|fin| leg.acked() > fin);
             let said_all = leg.fin.is_some_and(|fin| leg.told > fin);
-            if leg.is_open() && heard_all && said_all && (index != original || leg.mode == Mode::Relayed) {
-                // Its machine may forget the connection now; whatever it says of it from here on is no news.
+            if leg.is_open() && heard_all && said_all {
+                // Its machine may forget the connection now; whatever it says of it from here on is no news. The original, too: a
+                // client that still waits for a replica's acknowledgement repeats its FIN, and must not meet a machine that has forgotten.
                 leg.state = LegState::Finished;
                 leg.sender.hand_back();
             }

@@ -3,7 +3,7 @@
 use super::pos::Pos;
 use super::rtt::Rtt;
 use super::spec::{
-    EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Micros, ServiceId, ServiceSpec,
+    EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, ServiceId, ServiceSpec,
 };
 use super::stats::{Counter, Stats};
 use super::stream::Budget;

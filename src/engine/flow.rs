@@ -100,6 +100,8 @@ pub struct Flow {
     pub legs: Vec<Leg>,
     /// Index into `legs`: who is original.
     pub original: usize,
+    /// Position of the service's FIN (v), once an original has sent it.
+    pub fin: Option<Pos>,
     /// The selective acknowledgements that the original sent last (u), for what the engine says in its stead.
     pub blocks: crate::wire::SackBlocks,
     /// Since when another machine has acknowledged what the original has not (R14).

@@ -105,6 +105,13 @@ impl Flow {
         leg.sent = leg.sent.max(seg.end);
         if p.flags.contains(Flags::FIN) {
             leg.fin = Some(seg.end - 1);
+            if index == self.original {
+                self.fin = leg.fin;
+            }
+        } else if self.fin.is_some_and(|fin| leg.sent > fin) {
+            // What it has sent beyond the end of the conversation can only be its FIN, even if that packet was lost: the client
+            // has the FIN of another machine, so this one will not be asked to repeat it.
+            leg.fin = self.fin;
         }
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
@@ -203,6 +210,8 @@ impl Flow {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
         leg.ack_due = true;
+        // It waits for a client that has not answered: the client may not have heard, and may wait for the machine's first word.
+        self.client.syn_ack_due |= index == self.original && self.state == FlowState::SynReceived;
         Verdict::Drop(DropReason::Replica)
     }
 

@@ -112,13 +112,14 @@ impl Flow {
     }
 
     /// R8: when the machine's ack `u` is clipped to `ack`, blocks at or below its own ack go: below the clipped number they meant
-    /// "received twice" (RFC 2883), above it they would mean "received, but not what is before".
+    /// "received twice" (RFC 2883), above it they would mean "received, but not what is before". The same holds for blocks below
+    /// `ack` when it is the machine's packet that is late.
     pub fn clip_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, u: Pos, ack: Pos) {
         if p.options.sack.is_empty() || u == ack {
             return;
         }
-        let own = self.client_seq(u);
-        ed.map_sack(|left, right| if right.le(own) { None } else { Some((left, right)) });
+        let known = self.client_seq(u.max(ack));
+        ed.map_sack(|left, right| if left.lt(known) { None } else { Some((left, right)) });
     }
 
     /// The client's blocks, sent with an acknowledgement of `v`, in leg `index`'s numbering: without what that machine has not sent,
@@ -133,7 +134,7 @@ impl Flow {
         let overtaken = leg.told > v;
         ed.map_sack(|left, right| {
             let (left, right): (Seq, Seq) = (left.add(shift), right.add(shift));
-            (right.le(sent) && !(overtaken && right.le(told))).then_some((left, right))
+            (right.le(sent) && !(overtaken && left.lt(told))).then_some((left, right))
         });
     }
 }

@@ -71,6 +71,7 @@ impl Flow {
             buffer: SendBuffer::default(),
             legs: vec![Leg::new(machine, Mode::Direct, cx.rtt(service), now)],
             original: 0,
+            fin: None,
             blocks: SackBlocks::default(),
             behind_since: None,
             seen_at: now,

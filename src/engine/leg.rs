@@ -76,6 +76,8 @@ pub struct Leg {
     pub holding_since: Option<Micros>,
     /// Since when it waits for the machine's own output (R23).
     pub blocked_since: Option<Micros>,
+    /// The position (u) that it waits at.
+    pub blocked_at: Pos,
     /// When the machine was last asked how far it has sent.
     pub asked_at: Micros,
     /// Its wait was given up: it is fed whatever it has sent (R23).
@@ -111,6 +113,7 @@ impl Leg {
             progress_at: now,
             holding_since: None,
             blocked_since: None,
+            blocked_at: 0,
             asked_at: now,
             unbound: false,
             syn_sent: None,

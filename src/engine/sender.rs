@@ -18,6 +18,8 @@ const INITIAL_WINDOW: Pos = 10;
 const DUP_THRESHOLD: u32 = 3;
 /// The least wait for a tail probe: a machine may need that long to be scheduled.
 const TAIL_FLOOR: Micros = 10 * MILLISECOND;
+/// A single segment may be acknowledged late on purpose (RFC 9293 section 3.8.6.3); 40 milliseconds is what Linux takes.
+const DELAYED_ACK: Micros = 40 * MILLISECOND;
 /// The longest wait between two window probes; the gate may hang on this window.
 const PERSIST_MAX: Micros = 500 * MILLISECOND;
 /// No congestion window grows past this many bytes: no buffer does either.
@@ -381,7 +383,8 @@ impl Sender {
         let timeout = now + self.rtt.timeout();
         self.timer = Some(match self.rtt.smoothed() {
             Some(smoothed) if !self.tail_probed && self.rtt.backoffs() == 0 => {
-                Timer::Tail((now + (2 * smoothed).max(TAIL_FLOOR)).min(timeout))
+                let lone = if self.max - self.una <= self.mss { DELAYED_ACK } else { 0 };
+                Timer::Tail((now + (2 * smoothed).max(TAIL_FLOOR) + lone).min(timeout))
             }
             _ => Timer::Retransmit(timeout),
         });
@@ -510,12 +513,12 @@ mod tests {
 
     #[test]
     fn a_lost_tail_is_probed_then_timed_out() {
-        let (mut s, all) = sender(2);
+        let (mut s, all) = sender(3);
         drain(&mut s, 0, all);
         s.on_ack(1_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
         assert_eq!(s.deadline(), Some(1_000 + TAIL_FLOOR));
         assert_eq!(s.on_timer(11_000), Expiry::Resend);
-        assert_eq!(drain(&mut s, 11_000, all), [(1_001, 1_000)]);
+        assert_eq!(drain(&mut s, 11_000, all), [(2_001, 1_000)]);
         assert_eq!(s.on_timer(61_000), Expiry::Resend);
         assert_eq!(drain(&mut s, 61_000, all), [(1_001, 1_000)]);
         assert_eq!(s.deadline(), Some(161_000), "backed off (RFC 6298 5.5)");

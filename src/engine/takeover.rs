@@ -12,7 +12,7 @@ impl Flow {
         let Some(index) = self.leg_of(machine).filter(|i| self.legs[*i].state != LegState::Gone) else {
             return;
         };
-        if index != self.original || self.is_over() {
+        if index != self.original || self.is_over() || self.legs[index].state == LegState::Finished {
             self.drop_leg(index, &mut cx.budget);
             outcome.legs_freed += 1;
             return;

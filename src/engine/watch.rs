@@ -88,7 +88,7 @@ impl Flow {
             return Some(blocked + timeout);
         }
         match cx.service(self.service).max_lag {
-            MaxLag::Bytes(_) => leg.holding_since.map(|since| since.max(blocked) + timeout / 2),
+            MaxLag::Bytes(_) => leg.holding_since.map(|since| since.max(blocked) + timeout / 4 * 3),
             MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
         }
     }

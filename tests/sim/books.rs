@@ -55,9 +55,15 @@ impl Stamps {
         });
         known.latest = later(known.latest, value);
     }
-    /// Whether an echo is of something that was sent.
-    pub fn may_be_echoed(&self, echo: u32) -> bool {
-        echo.wrapping_sub(self.first) <= self.latest.wrapping_sub(self.first)
+    /// Whether an echo is of something that was sent, or, if `old` may be, of something before: a stack may echo what it has
+    /// heard last on an older connection.
+    pub fn may_be_echoed(&self, echo: u32, old: bool) -> bool {
+        let back = self.latest.wrapping_sub(echo);
+        if old {
+            (back as i32) >= 0
+        } else {
+            back <= self.latest.wrapping_sub(self.first)
+        }
     }
 }
 
@@ -124,13 +130,14 @@ impl Leg {
         self.scale.map_or(0, u32::from)
     }
 
-    /// A packet of the machine reached the engine.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32) {
+    /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>) {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
         if p.has(RST) {
-            self.reset = true;
+            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back.
+            self.reset |= fin.is_none_or(|fin| self.acked < fin);
         } else if p.has(SYN) && p.has(ACK) {
             if p.ack == isn_c.wrapping_add(1) && self.isn.is_none() {
                 self.isn = Some(p.seq);
@@ -183,9 +190,11 @@ pub struct Flow {
     pub proved: bool,
     pub client_reset: bool,
     pub reset_to_client: bool,
+    /// The service itself refused it.
+    pub refused: bool,
     pub told: Told,
-    /// Where each piece of the client's stream ends, with the v that it acknowledged when first sent (R23).
-    pub pieces: Vec<(u64, u64)>,
+    /// The client's segments: from, to, and the v that each acknowledged (R23).
+    pub pieces: Vec<(i64, i64, u64)>,
     pub legs: Vec<Option<Leg>>,
     /// Whose output the client gets; `None` while a takeover may have changed it.
     pub original: Option<usize>,
@@ -212,6 +221,7 @@ impl Flow {
             proved: false,
             client_reset: false,
             reset_to_client: false,
+            refused: false,
             told: Told::default(),
             pieces: Vec::new(),
             legs: vec![None; machines],
@@ -238,20 +248,27 @@ impl Flow {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
-        self.client_reset |= p.has(RST);
+        // Only an exactly placed reset ends anything (R11); others answer what is left of older connections.
+        let at = place(p.seq, self.isn, self.sent);
+        self.client_reset |= p.has(RST) && (at == self.sent as i64 || at == self.told.ack.max(1) as i64);
         let Some(promise) = self.promise else { return };
         if p.has(SYN) || p.has(RST) || !p.has(ACK) {
             return;
         }
         let ack = place(p.ack, promise.isn, self.acked);
+        if ack > self.told.sent as i64 || place(p.seq, self.isn, self.sent) > self.told.edge as i64 + (1 << 16) {
+            // Late, from an older connection on these addresses.
+            return;
+        }
         self.proved |= ack >= 1;
         raise(&mut self.acked, ack);
         let edge = ack + (i64::from(p.win) << self.client_scale(promise.scale));
         raise(&mut self.edge, edge);
-        let end = place(p.seq, self.isn, self.sent) + i64::from(p.seq_len());
-        if end > self.sent as i64 {
-            self.sent = end as u64;
-            self.pieces.push((self.sent, u64::try_from(ack).unwrap_or(0)));
+        let start = place(p.seq, self.isn, self.sent);
+        let end = start + i64::from(p.seq_len());
+        raise(&mut self.sent, end);
+        if end > start {
+            self.pieces.push((start, end, u64::try_from(ack).unwrap_or(0)));
         }
         if p.has(FIN) {
             self.fin = Some(end as u64);
@@ -294,4 +311,10 @@ impl Flow {
     pub fn finished(&self) -> bool {
         self.client_reset || (self.acked >= self.whole && self.fin.is_some_and(|fin| self.told.ack >= fin))
     }
+}
+
+/// The v that the client had acknowledged when it first sent the byte before `end` (R23).
+pub fn cause_of(pieces: &[(i64, i64, u64)], end: i64) -> u64 {
+    let covering = pieces.iter().filter(|(from, to, _)| *from < end && end <= *to);
+    covering.map(|piece| piece.2).min().unwrap_or(0)
 }

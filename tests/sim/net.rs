@@ -65,13 +65,14 @@ impl Link {
         (self.spec.loss, self.spec.dup, self.spec.reorder) = (0, 0, 0);
     }
 
-    /// When a packet that leaves now arrives: never, once or twice.
-    pub fn transit(&mut self, now: Micros, bytes: usize) -> [Option<Micros>; 2] {
+    /// When a packet that leaves now arrives: never, once or twice. A SYN does not outlive its connection: on addresses in use
+    /// again it would be the first of another one.
+    pub fn transit(&mut self, now: Micros, bytes: usize, syn: bool) -> [Option<Micros>; 2] {
         // All is drawn whatever the spec says, so that changing one figure of a scenario leaves the others' chances alone.
         let jitter = self.rng.below(self.spec.jitter + 1);
         let late = self.rng.below(self.spec.late + 1);
-        let (lost, doubled) = (self.rng.chance(self.spec.loss), self.rng.chance(self.spec.dup));
-        let overtaken = self.rng.chance(self.spec.reorder);
+        let (lost, doubled) = (self.rng.chance(self.spec.loss), self.rng.chance(self.spec.dup) && !syn);
+        let overtaken = self.rng.chance(self.spec.reorder) && !syn;
         if lost {
             return [None; 2];
         }

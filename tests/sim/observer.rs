@@ -6,7 +6,7 @@ use std::rc::Rc;
 use relevo::engine::{EngineSpec, MaxLag, Micros, SourceMode};
 
 use crate::app::Script;
-use crate::books::{Flow, Leg, Promise, Violation, ensure, place};
+use crate::books::{Flow, Leg, Promise, Violation, cause_of, ensure, later, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
 
 /// Where a packet that leaves the engine came from.
@@ -42,6 +42,7 @@ pub struct Observer {
     psc: SocketAddr,
     source: SourceMode,
     max_lag: Option<u64>,
+    forgotten_after: Micros,
     machines: Vec<(SocketAddr, usize)>,
     client_mtu: Vec<usize>,
     scripts: Rc<Vec<Script>>,
@@ -69,6 +70,7 @@ impl Observer {
                 MaxLag::Bytes(bytes) => Some(bytes),
                 MaxLag::Unlimited => None,
             },
+            forgotten_after: spec.limits.half_open_timeout,
             machines: service
                 .machines
                 .iter()
@@ -120,13 +122,20 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let isn = flow.isn;
+        let (isn, fin) = (flow.isn, flow.fin);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        leg.hear(p, isn);
+        leg.hear(p, isn, fin);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
+    }
+
+    /// The engine wants the machine evicted: its legs hold nobody up any more (R15).
+    pub fn evicted(&mut self, m: usize) {
+        for leg in self.flows.iter_mut().filter_map(|f| f.legs[m].as_mut()) {
+            leg.lost = true;
+        }
     }
 
     /// The machine was told down or up.
@@ -167,7 +176,7 @@ impl Observer {
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        let able = !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
+        let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
         able && self.lived_through(m, flow)
     }
 
@@ -178,7 +187,14 @@ impl Observer {
     }
 
     /// A packet leaves the engine for a client. The offsets are for the trace, whatever the checks say.
-    pub fn to_client(&mut self, c: usize, p: &Packet, bytes: &[u8], cause: Cause) -> (Offsets, Result<(), Violation>) {
+    pub fn to_client(
+        &mut self,
+        now: Micros,
+        c: usize,
+        p: &Packet,
+        bytes: &[u8],
+        cause: Cause,
+    ) -> (Offsets, Result<(), Violation>) {
         let Some(f) = self.by_client(p.dst, p.dport) else {
             let stray = if p.has(RST) {
                 Ok(())
@@ -190,11 +206,19 @@ impl Observer {
             };
             return ((None, None), stray);
         };
-        let result = self.check_to_client(c, f, p, bytes, cause);
+        let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)
     }
 
-    fn check_to_client(&mut self, c: usize, f: usize, p: &Packet, bytes: &[u8], cause: Cause) -> Result<(), Violation> {
+    fn check_to_client(
+        &mut self,
+        now: Micros,
+        c: usize,
+        f: usize,
+        p: &Packet,
+        bytes: &[u8],
+        cause: Cause,
+    ) -> Result<(), Violation> {
         p.check_sums(bytes)
             .map_err(|text| Violation { rule: "checksum", text })?;
         ensure!(
@@ -210,8 +234,10 @@ impl Observer {
         );
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
-        let max_lag = self.max_lag;
+        let (max_lag, forgotten_after) = (self.max_lag, self.forgotten_after);
         let states = &self.state;
+        let client = self.flows[f].client;
+        let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
             ensure!(
@@ -232,8 +258,10 @@ impl Observer {
             );
         }
         if p.has(RST) {
+            // The service's own refusal is passed on as the original says it.
+            flow.refused |= matches!(cause, Cause::Machine(m) if states[m].refuses);
             ensure!(
-                flow.finished() || lived.is_none(),
+                flow.refused || flow.finished() || lived.is_none(),
                 "I1",
                 "the client is reset though machine {} lived through its flow",
                 lived.unwrap_or(0)
@@ -242,10 +270,11 @@ impl Observer {
             return Ok(());
         }
         if p.has(SYN) {
-            return Self::check_syn_ack(flow, p);
+            return Self::check_syn_ack(now, forgotten_after, flow, p);
         }
         let Some(promise) = flow.promise else {
-            ensure!(false, "R1", "a packet before the SYN/ACK");
+            // What a machine says on an older connection passes as it is: the client's reset is its answer (RFC 9293, 3.5.1).
+            ensure!(matches!(cause, Cause::Machine(_)), "R1", "a packet before the SYN/ACK");
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
@@ -258,7 +287,11 @@ impl Observer {
             return Ok(());
         }
         Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
-        Self::check_echo(flow.stamps.as_ref().map(|s| (s, "the client")), p)?;
+        Self::check_echo(
+            flow.stamps.as_ref().map(|s| (s, "the client")),
+            p,
+            cause != Cause::Engine,
+        )?;
         let ack = place(p.ack, flow.isn, flow.told.ack);
         let bound = flow.ack_bound(max_lag).max(flow.told.ack);
         ensure!(ack <= bound as i64, "I3", "ack {ack} is past {bound}: {}", acks(flow));
@@ -301,7 +334,7 @@ impl Observer {
         flow.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
     }
 
-    fn check_syn_ack(flow: &mut Flow, p: &Packet) -> Result<(), Violation> {
+    fn check_syn_ack(now: Micros, forgotten_after: Micros, flow: &mut Flow, p: &Packet) -> Result<(), Violation> {
         ensure!(
             p.has(ACK) && p.ack == flow.isn.wrapping_add(1),
             "R1",
@@ -330,6 +363,10 @@ impl Observer {
             sack: o.sack_permitted,
             timestamps: o.ts.is_some(),
         };
+        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN.
+        if flow.acked == 0 && now > flow.started_at + forgotten_after {
+            flow.promise = Some(new);
+        }
         let promise = *flow.promise.get_or_insert(new);
         ensure!(
             (promise.isn, promise.scale, promise.timestamps) == (new.isn, new.scale, new.timestamps),
@@ -380,10 +417,10 @@ impl Observer {
         Ok(())
     }
 
-    fn check_echo(stamps: Option<(&crate::books::Stamps, &str)>, p: &Packet) -> Result<(), Violation> {
+    fn check_echo(stamps: Option<(&crate::books::Stamps, &str)>, p: &Packet, old: bool) -> Result<(), Violation> {
         if let (Some((stamps, who)), Some((_, echo))) = (stamps, p.options.ts) {
             ensure!(
-                stamps.may_be_echoed(echo),
+                stamps.may_be_echoed(echo, old),
                 "R5",
                 "TSecr {echo} was never sent by {who}: {stamps:?}"
             );
@@ -453,7 +490,9 @@ impl Observer {
         }
         if p.has(RST) {
             if let Some(leg) = &mut flow.legs[m] {
-                leg.reset = true;
+                // One that is for an older connection on these addresses ends nothing.
+                let at = place(p.seq, flow.isn, leg.acked);
+                leg.reset |= (leg.acked as i64..=leg.edge as i64).contains(&at);
             }
             return Ok(());
         }
@@ -516,15 +555,20 @@ impl Observer {
         );
         same_bytes(p, bytes, start, leg.acked, &self.scripts[flow.id].up, "the client's")?;
         if p.seq_len() > 0 && end > leg.acked as i64 {
-            let need = flow
-                .pieces
-                .iter()
-                .find(|(upto, _)| *upto as i64 >= end)
-                .map_or(0, |piece| piece.1);
+            // Looked up only where the answer matters: no byte needs more than the client has acknowledged by now.
+            let need = if leg.sent < flow.acked {
+                cause_of(&flow.pieces, end)
+            } else {
+                0
+            };
             // The original's own traffic keeps causality by itself.
             self.early_release |= cause == Cause::Engine && leg.sent < need;
         }
-        Self::check_echo(leg.stamps.as_ref().map(|s| (s, "that machine")), p)?;
+        Self::check_echo(
+            leg.stamps.as_ref().map(|s| (s, "that machine")),
+            p,
+            cause != Cause::Engine,
+        )?;
         for (left, right) in p.options.sack.iter().flatten() {
             let (left, right) = (place(*left, isn, leg.sent), place(*right, isn, leg.sent));
             ensure!(
@@ -545,7 +589,11 @@ impl Observer {
             "window edge {edge} is past the client's {bound}"
         );
         leg.told.sent = leg.told.sent.max(end as u64);
-        leg.told.advance(ack, edge, 1 << scale, p.options.ts.map(|t| t.0))
+        let tsval = p.options.ts.map(|t| t.0);
+        // The client's own packets keep their order and their stamps, whichever those are.
+        let late = matches!(cause, Cause::Client(_)).then_some(leg.told.tsval).flatten();
+        let tsval = tsval.zip(late).map(|(val, told)| later(val, told)).or(tsval);
+        leg.told.advance(ack, edge, 1 << scale, tsval)
     }
 
     fn check_syn(flow: &mut Flow, m: usize, p: &Packet, cause: Cause) -> Result<(), Violation> {

@@ -383,7 +383,7 @@ impl Scenario {
 fn sim_limits() -> Limits {
     Limits {
         max_flows: 1_000,
-        half_open_timeout: 3 * SECOND,
+        half_open_timeout: 20 * SECOND,
         close_timeout: 5 * SECOND,
         time_wait: SECOND,
         ..Limits::default()

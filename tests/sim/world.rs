@@ -16,7 +16,7 @@ use crate::gateway::{Gateway, counters_add_up};
 use crate::host::Host;
 use crate::net::Link;
 use crate::observer::{Cause, Observer};
-use crate::packet::Packet;
+use crate::packet::{Packet, SYN};
 use crate::rng::Rng;
 use crate::scenario::{CLIENT_IFINDEX, Fault, MACHINE_IFINDEX, Scenario, Sums, When, client_addr};
 use crate::trace::Trace;
@@ -24,7 +24,7 @@ use crate::trace::Trace;
 /// After the network is healed, all must be over within this time.
 const PATIENCE: Micros = 120 * SECOND;
 /// More events than this are a storm of packets.
-const MAX_EVENTS: u64 = 2_000_000;
+const MAX_EVENTS: u64 = 300_000;
 /// A frozen machine must be found out within this time, if another can take over.
 const DETECTION: Micros = 15 * SECOND;
 /// How often the slow checks are made.
@@ -283,11 +283,18 @@ impl<G: Gateway> World<G> {
 
     fn connect(&mut self, flow: usize) -> Result<(), Violation> {
         let f = &self.scenario.flows[flow];
-        let before = self.scenario.flows[..flow].iter().zip(&self.done);
-        let port_is_free = before
-            .clone()
-            .all(|(o, done)| (o.client, o.port) != (f.client, f.port) || *done);
-        if !port_is_free {
+        let earlier = (0..flow).filter(|id| {
+            let other = &self.scenario.flows[*id];
+            (other.client, other.port) == (f.client, f.port)
+        });
+        if earlier.clone().any(|id| self.excused[id]) {
+            // What is left of a connection that nobody could carry on is in the way.
+            self.excuse(flow);
+            return Ok(());
+        }
+        // A client gives its port up when its last acknowledgement has been seen: others must not be lost with the socket.
+        let finished = |id| self.observer.flows.iter().any(|o| o.id == id && o.finished());
+        if !earlier.clone().all(|id| self.done[id] && finished(id)) {
             self.at(self.now + 10 * MILLISECOND, Happening::Connect(flow));
             return Ok(());
         }
@@ -309,7 +316,8 @@ impl<G: Gateway> World<G> {
             self.excuse_or_fail(host, wrong)?;
         }
         while let Some(packet) = self.hosts[host].take_packet() {
-            let arrivals = self.up[host].transit(self.now, packet.len());
+            let syn = host >= self.machines() && is_syn(&packet);
+            let arrivals = self.up[host].transit(self.now, packet.len(), syn);
             let silent = self.frozen_at[host].is_some();
             for at in arrivals.into_iter().flatten().filter(|_| !silent) {
                 self.at(at, Happening::ToEngine(host, packet.clone()));
@@ -473,7 +481,8 @@ impl<G: Gateway> World<G> {
         let (offsets, result) = if host < self.machines() {
             self.observer.to_machine(host, &packet, bytes, cause)
         } else {
-            self.observer.to_client(host - self.machines(), &packet, bytes, cause)
+            self.observer
+                .to_client(self.now, host - self.machines(), &packet, bytes, cause)
         };
         let (now, hosts) = (self.now, &self.hosts);
         let how = if cause == Cause::Engine { "engine >>" } else { "     >" };
@@ -492,7 +501,11 @@ impl<G: Gateway> World<G> {
             "R23",
             "a byte was released before its machine had said what the client answers"
         );
-        for at in self.down[host].transit(self.now, bytes.len()).into_iter().flatten() {
+        for at in self.down[host]
+            .transit(self.now, bytes.len(), false)
+            .into_iter()
+            .flatten()
+        {
             self.at(at, Happening::ToHost(host, bytes.to_vec()));
         }
         Ok(())
@@ -502,9 +515,15 @@ impl<G: Gateway> World<G> {
     fn engine_rest(&mut self) -> Result<(), Violation> {
         for _ in 0..64 {
             self.engine.poll(self.now, &mut self.outbox);
-            let mut again = self.send_outbox()?;
-            while let Some(event) = self.engine.take_event() {
-                again = true;
+            let events: Vec<Event> = std::iter::from_fn(|| self.engine.take_event()).collect();
+            for event in &events {
+                if let Event::Evict { machine } = event {
+                    // The flow that evicts a leg may release its client at once; the other flows hear of it by command.
+                    self.observer.evicted(usize::from(machine.machine.0));
+                }
+            }
+            let mut again = self.send_outbox()? || !events.is_empty();
+            for event in events {
                 self.trace.note(self.now, || format!("{event:?}"));
                 match event {
                     Event::Suspect { machine, reason } => {
@@ -668,6 +687,15 @@ impl<G: Gateway> World<G> {
                 self.excuse(id);
             }
         }
+        for id in 0..self.done.len() {
+            // A client whose reset was lost has gone without a word: nobody can know.
+            let host = self.machines() + self.scenario.flows[id].client;
+            let gone = self.hosts[host].client(id).is_some_and(|app| app.aborted);
+            let heard = self.observer.flows.iter().any(|f| f.id == id && f.client_reset);
+            if gone && !heard && !self.excused[id] && self.now > self.scenario.heal {
+                self.excuse(id);
+            }
+        }
         let over = self.done.iter().all(|d| *d) && self.machines_are_done();
         if !over {
             return Ok(false);
@@ -697,9 +725,14 @@ impl<G: Gateway> World<G> {
 
     /// Whether each live machine's application has read all that it should have (I2).
     fn machines_are_done(&self) -> bool {
-        self.observer.flows.iter().all(|flow| {
+        let flows = &self.observer.flows;
+        flows.iter().enumerate().all(|(i, flow)| {
+            // R21: a new flow on the same addresses ends what is left of the old one.
+            let reused = flows[i + 1..].iter().any(|other| other.client == flow.client);
             (0..self.machines()).all(|m| {
                 let asked = self.observer.lived_through(m, flow)
+                    && !reused
+                    && !self.excused[flow.id]
                     && flow.legs[m].is_some()
                     && !flow.client_reset
                     && !flow.reset_to_client
@@ -737,6 +770,10 @@ impl<G: Gateway> World<G> {
         }
         text + &describe_status(&self.engine.status())
     }
+}
+
+fn is_syn(bytes: &[u8]) -> bool {
+    Packet::parse(bytes).is_ok_and(|p| p.has(SYN))
 }
 
 fn describe_status(status: &ShardStatus) -> String {

@@ -241,7 +241,7 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
     t.hush();
     t.wait(50 * MS);
     assert!(!t.to_machine(1).is_empty(), "it is asked how far it has sent");
-    t.wait(60 * MS);
+    t.wait(110 * MS);
     assert!(short(&t.to_machine(1)).contains(&(4, Some(2), "two")));
     assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 1);
     assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 1);
