@@ -64,7 +64,12 @@ impl Flow {
                 self.client.ack_due = !self.is_half_open();
                 return Verdict::Drop(DropReason::Implausible);
             }
-            Place::Old => {}
+            // A keep-alive moves the receiver's clock (RFC 7323 section 4.3): what the engine says after it must not seem older.
+            Place::Old => {
+                if let Some(ts) = p.options.timestamps {
+                    self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
+                }
+            }
             // An acknowledgement that was overtaken: with the number that the machine has been told since, it would count as a duplicate.
             Place::Window if seg.end == seg.u && seg.v < self.client.acked => return Verdict::Drop(DropReason::NoNews),
             Place::Window => {

@@ -69,7 +69,8 @@ impl Flow {
             self.legs[index].ack_due = self.legs[index].mode == Mode::Relayed;
             return Verdict::Drop(DropReason::Implausible);
         };
-        if index == self.original {
+        // After a reset the client hears nothing more, whoever is still played to the end (R24).
+        if index == self.original && !matches!(self.state, FlowState::Reset { .. }) {
             self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
             self.hear_replica(cx, now, index, seg, p, bytes);

@@ -298,8 +298,13 @@ impl Flow {
 
     /// The SYN/ACK of a machine that took over while it was still being opened: the client has its promise already.
     fn late_syn_ack(&mut self, cx: &mut Context, now: Micros, p: &Parsed) -> Verdict {
-        if !self.open_replica(cx, now, self.original, p) {
-            // It can't keep the promise, and it is all that is left.
+        if self.open_replica(cx, now, self.original, p) {
+            return Verdict::Drop(DropReason::Relayed);
+        }
+        if let Some(next) = self.successor(cx) {
+            // It can't keep the promise; another one may.
+            self.switch(cx, now, next);
+        } else {
             cx.stats.count(Counter::FlowsLost);
             self.reset_client(cx);
             self.end_by_reset(cx, now);

@@ -136,8 +136,16 @@ impl Leg {
             Stamps::add(&mut self.stamps, tsval);
         }
         if p.has(RST) {
-            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back.
-            self.reset |= fin.is_none_or(|fin| self.acked < fin);
+            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one
+            // that belongs to an older connection on these addresses.
+            let exact = match self.isn {
+                Some(isn) => {
+                    let v = place(p.seq, isn, self.sent);
+                    v == self.sent as i64 || v == self.told.ack as i64
+                }
+                None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
+            };
+            self.reset |= exact && fin.is_none_or(|fin| self.acked < fin);
         } else if p.has(SYN) && p.has(ACK) {
             if p.ack == isn_c.wrapping_add(1) && self.isn.is_none() {
                 self.isn = Some(p.seq);

@@ -274,7 +274,13 @@ impl Observer {
         }
         let Some(promise) = flow.promise else {
             // What a machine says on an older connection passes as it is: the client's reset is its answer (RFC 9293, 3.5.1).
-            ensure!(matches!(cause, Cause::Machine(_)), "R1", "a packet before the SYN/ACK");
+            // So does the challenge to a SYN that meets a live connection (R21).
+            let challenge = cause == Cause::Engine && known_before && p.flags == ACK && p.len == 0;
+            ensure!(
+                matches!(cause, Cause::Machine(_)) || challenge,
+                "R1",
+                "a packet before the SYN/ACK"
+            );
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");

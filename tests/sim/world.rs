@@ -700,7 +700,8 @@ impl<G: Gateway> World<G> {
         if !over {
             return Ok(false);
         }
-        if self.summary.excused > 0 {
+        let orphaned = (0..self.done.len()).any(|id| !self.has_survivor(id));
+        if self.summary.excused > 0 || orphaned {
             return Ok(true);
         }
         let flows: usize = status.services.iter().map(|s| s.flows).sum();
