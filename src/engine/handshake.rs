@@ -6,7 +6,7 @@ use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, pos_of};
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
-use super::{Checksum, Counter, DropReason, Reason, Verdict};
+use super::{Checksum, Counter, DropReason, Outcome, Reason, Verdict};
 use crate::wire::{Editor, Flags, Options, Parsed, SackBlocks, Seq, SynKeep};
 use std::net::{IpAddr, SocketAddr};
 
@@ -301,9 +301,11 @@ impl Flow {
         if self.open_replica(cx, now, self.original, p) {
             return Verdict::Drop(DropReason::Relayed);
         }
+        // It can't keep the promise; another one may.
         if let Some(next) = self.successor(cx) {
-            // It can't keep the promise; another one may.
             self.switch(cx, now, next);
+        } else if self.is_half_open() {
+            self.rehome(cx, now, self.original, &mut Outcome::default());
         } else {
             cx.stats.count(Counter::FlowsLost);
             self.reset_client(cx);

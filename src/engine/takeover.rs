@@ -57,7 +57,7 @@ impl Flow {
     }
 
     /// A client that has not yet proved itself starts over with another machine; the engine repeats its SYN.
-    fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
+    pub fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
         self.drop_leg(index, &mut cx.budget);
         let Some(next) = cx.up(self.service).find(|m| self.leg_of(*m).is_none()) else {
             // All that are up have lost this flow before (R13).

@@ -286,7 +286,8 @@ impl Host {
     }
 
     /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets TIME-WAIT ends it, as in other stacks.
+    /// SYN belongs to. So a doubled SYN is lost here, and one that meets the end of an old connection ends it, as other stacks do
+    /// (from LAST-ACK after a challenge, which smoltcp does not make).
     fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return true };
         if !p.has(SYN) || p.has(ACK) {
@@ -302,7 +303,8 @@ impl Host {
         else {
             return true;
         };
-        let over = socket_of(self.slots[i].0).state() == State::TimeWait && !socket_of(self.slots[i].0).can_recv();
+        let old = socket_of(self.slots[i].0);
+        let over = matches!(old.state(), State::TimeWait | State::LastAck | State::Closing) && !old.can_recv();
         if over {
             self.forget(i);
         }

@@ -736,7 +736,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
-                    && flow.legs[m].is_some()
+                    && flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted)
                     && !flow.client_reset
                     && !flow.reset_to_client
                     && !self.scenario.machines[m].refuses;
