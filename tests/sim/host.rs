@@ -289,8 +289,8 @@ impl Host {
     }
 
     /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets the end of an old connection ends it, as other stacks do
-    /// (from LAST-ACK after a challenge, which smoltcp does not make).
+    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
+    /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
     fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return true };
         if !p.has(SYN) || p.has(ACK) {
@@ -310,7 +310,7 @@ impl Host {
         };
         let old = socket_of(self.slots[i].0);
         let same = self.opened.iter().any(|o| *o == (from, p.seq));
-        let over = matches!(old.state(), State::TimeWait | State::LastAck | State::Closing) && !old.can_recv() && !same;
+        let over = !same && !old.can_recv();
         if over {
             self.forget(i);
             self.opened.retain(|o| o.0 != from);

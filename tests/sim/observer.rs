@@ -661,6 +661,10 @@ impl Observer {
             "window scale {:?}",
             o.scale
         );
+        if !flow.proved && cause == Cause::Engine {
+            // The flow starts over with this machine.
+            flow.legs.iter_mut().flatten().for_each(|leg| leg.lost = true);
+        }
         let fresh = || Leg {
             acked: 1,
             edge: 1,
