@@ -70,6 +70,8 @@ impl Flow {
                 if let Some(ts) = p.options.timestamps.filter(|_| seg.u == self.client.ack_out - 1) {
                     self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
                 }
+                // A last segment that is sent again may bring the last acknowledgement: none may follow it.
+                self.take_ack(seg.v);
             }
             // An acknowledgement that was overtaken: with the number that the machine has been told since, it would count as a duplicate.
             Place::Window if seg.end == seg.u && seg.v < self.client.acked => return Verdict::Drop(DropReason::NoNews),
@@ -126,18 +128,22 @@ impl Flow {
         if seg.end > seg.u {
             self.keep(cx, seg, p, bytes)?;
         }
-        if seg.v > self.client.acked {
-            self.client.acked = seg.v;
-            for leg in &mut self.legs {
-                leg.cache.advance(seg.v);
-            }
-        }
+        self.take_ack(seg.v);
         self.client.edge = self.client.edge.max(seg.edge);
         self.client.largest_window = self.client.largest_window.max(seg.edge - seg.v);
         if let Some(ts) = p.options.timestamps {
             self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
         }
         Ok(())
+    }
+
+    fn take_ack(&mut self, v: Pos) {
+        if v > self.client.acked {
+            self.client.acked = v;
+            for leg in &mut self.legs {
+                leg.cache.advance(v);
+            }
+        }
     }
 
     fn keep(&mut self, cx: &mut Context, seg: Segment, p: &Parsed, bytes: &[u8]) -> Result<(), DropReason> {

@@ -49,7 +49,9 @@ impl Flow {
         if !std::mem::take(&mut self.legs[index].work_due) {
             return;
         }
-        if self.legs[index].sender.rtt.backoffs() >= SYN_TRIES {
+        // Where nobody else can go on, it is asked on: the flow's own limits end that.
+        let spare = index != self.original || self.has_heir(cx);
+        if spare && self.legs[index].sender.rtt.backoffs() >= SYN_TRIES {
             let machine = self.legs[index].machine;
             cx.stats.count(Counter::LegsEvicted);
             self.drop_leg(index, &mut cx.budget);
@@ -59,6 +61,9 @@ impl Flow {
                     machine,
                 },
             });
+            if index == self.original && !self.is_over() {
+                self.replace_original(cx, now);
+            }
             return;
         }
         // R1, R2: the client's own numbering, and just the options that the original accepted; before that, the client's.

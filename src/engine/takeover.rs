@@ -35,6 +35,24 @@ impl Flow {
         }
     }
 
+    /// Whether anybody could take the original's place.
+    pub fn has_heir(&self, cx: &Context) -> bool {
+        let untried = || cx.up(self.service).any(|m| self.leg_of(m).is_none());
+        self.successor(cx).is_some() || (self.is_half_open() && untried())
+    }
+
+    /// The original is no good for this flow, whatever becomes of its machine: another one may be.
+    pub fn replace_original(&mut self, cx: &mut Context, now: Micros) {
+        let outcome = &mut Outcome::default();
+        if let Some(next) = self.successor(cx) {
+            self.switch(cx, now, next);
+        } else if self.is_half_open() {
+            self.rehome(cx, now, self.original, outcome);
+        } else {
+            self.lose(cx, now, outcome);
+        }
+    }
+
     /// Nobody has all of this flow: an honest end is better than a silent one.
     fn lose(&mut self, cx: &mut Context, now: Micros, outcome: &mut Outcome) {
         cx.stats.count(Counter::FlowsLost);
@@ -45,7 +63,7 @@ impl Flow {
 
     /// R16, `first`: in list order, an open and eligible leg; failing that one that has had and said everything already, so that only
     /// acknowledgements are left to be given; failing that one that is still being opened.
-    pub fn successor(&self, cx: &Context) -> Option<usize> {
+    fn successor(&self, cx: &Context) -> Option<usize> {
         let order = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
@@ -57,7 +75,7 @@ impl Flow {
     }
 
     /// A client that has not yet proved itself starts over with another machine; the engine repeats its SYN.
-    pub fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
+    fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
         self.drop_leg(index, &mut cx.budget);
         let Some(next) = cx.up(self.service).find(|m| self.leg_of(*m).is_none()) else {
             // All that are up have lost this flow before (R13).
