@@ -268,7 +268,11 @@ impl Flow {
             return;
         }
         let ack = place(p.ack, promise.isn, self.acked);
-        if ack > self.told.sent as i64 || place(p.seq, self.isn, self.sent) > self.told.edge as i64 + (1 << 16) {
+        let before = place(p.seq, self.isn, self.sent) < 0;
+        if before
+            || ack > self.told.sent as i64
+            || place(p.seq, self.isn, self.sent) > self.told.edge as i64 + (1 << 16)
+        {
             // Late, from an older connection on these addresses.
             return;
         }

@@ -601,6 +601,9 @@ impl Observer {
         leg.told.sent = leg.told.sent.max(end as u64);
         let tsval = p.options.ts.map(|t| t.0);
         // The client's own packets keep their order and their stamps, whichever those are.
+        // A segment that is wholly old moves nobody's clock: it is out of the window (RFC 7323 section 4.3).
+        let old = matches!(cause, Cause::Client(_)) && end <= flow.told.ack as i64 && end > start;
+        let tsval = tsval.filter(|_| !old);
         let late = matches!(cause, Cause::Client(_)).then_some(leg.told.tsval).flatten();
         let tsval = tsval.zip(late).map(|(val, told)| later(val, told)).or(tsval);
         leg.told.advance(ack, edge, 1 << scale, tsval)

@@ -739,7 +739,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
-                    && flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted)
+                    && flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted && !leg.lost)
                     && !flow.client_reset
                     && !flow.reset_to_client
                     && !self.scenario.machines[m].refuses;
