@@ -155,10 +155,10 @@ impl Flow {
         let mut flags = Flags::ACK;
         // PSH keeps its place, and marks the end of what there is to send, as any sender does (RFC 9293 section 3.9.1.2).
         if plan.len > 0 && (self.buffer.pushes_in(plan.from, end) || end == self.buffer.end()) {
-            flags = flags | Flags::PSH;
+            flags |= Flags::PSH;
         }
         if plan.fin {
-            flags = flags | Flags::FIN;
+            flags |= Flags::FIN;
         }
         self.send_to_leg(cx, index, plan.from, flags, (plan.from, length(plan.len)), out);
     }
