@@ -261,11 +261,13 @@ impl Flow {
         send(cx, &segment, out);
     }
 
-    /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.
+    /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left. A machine
+    /// whose whole window is small has thought about that before it offered it.
     fn opens_window(&self, offer: Offer) -> bool {
         let new_edge = self.window_field(offer).1;
-        let left = self.client.edge_out - self.client.ack_out;
-        new_edge - self.client.edge_out >= 2 * Pos::from(self.promise.mss) && left < (new_edge - offer.ack) / 2
+        let (left, whole) = (self.client.edge_out - self.client.ack_out, new_edge - offer.ack);
+        let opened = new_edge - self.client.edge_out;
+        opened > 0 && opened >= whole.min(2 * Pos::from(self.promise.mss)) && left < whole / 2
     }
 
     /// R12: the new original's output that the client has not had, out of the cache.

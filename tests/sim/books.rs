@@ -133,7 +133,7 @@ impl Leg {
     }
 
     /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>) {
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
@@ -149,12 +149,14 @@ impl Leg {
             };
             self.reset |= exact && fin.is_none_or(|fin| self.acked < fin);
         } else if p.has(SYN) && p.has(ACK) {
-            if p.ack == isn_c.wrapping_add(1) && self.isn.is_none() {
+            // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
+            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !proved;
+            if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
                 self.isn = Some(p.seq);
                 (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
                 self.acked = 1;
                 self.edge = 1 + u64::from(p.win);
-                self.sent = self.sent.max(1);
+                self.sent = 1;
             }
         } else if let Some(isn) = self.isn {
             let end = place(p.seq, isn, self.sent) + i64::from(p.seq_len());

@@ -154,6 +154,8 @@ pub struct Host {
     spare_listeners: usize,
     finished: Vec<Progress>,
     sent: Vec<Sent>,
+    /// The latest SYN of each peer.
+    opened: Vec<(IpEndpoint, u32)>,
 }
 
 impl Host {
@@ -202,6 +204,7 @@ impl Host {
             spec,
             finished: Vec::new(),
             sent: Vec::new(),
+            opened: Vec::new(),
         };
         host.keep_listening();
         host
@@ -286,8 +289,8 @@ impl Host {
     }
 
     /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets the end of an old connection ends it, as other stacks do
-    /// (from LAST-ACK after a challenge, which smoltcp does not make).
+    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
+    /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
     fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return true };
         if !p.has(SYN) || p.has(ACK) {
@@ -301,12 +304,17 @@ impl Host {
             .iter()
             .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
         else {
+            self.opened.retain(|o| o.0 != from);
+            self.opened.push((from, p.seq));
             return true;
         };
         let old = socket_of(self.slots[i].0);
-        let over = matches!(old.state(), State::TimeWait | State::LastAck | State::Closing) && !old.can_recv();
+        let same = self.opened.iter().any(|o| *o == (from, p.seq));
+        let over = !same && !old.can_recv();
         if over {
             self.forget(i);
+            self.opened.retain(|o| o.0 != from);
+            self.opened.push((from, p.seq));
         }
         over
     }

@@ -125,11 +125,11 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let (isn, fin) = (flow.isn, flow.fin);
+        let (isn, fin, proved) = (flow.isn, flow.fin, flow.proved);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        leg.hear(p, isn, fin);
+        leg.hear(p, isn, fin, proved);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
     }
@@ -622,7 +622,7 @@ impl Observer {
             .enumerate()
             .all(|(i, l)| i == m || l.as_ref().is_none_or(|l| !l.counts()));
         ensure!(
-            flow.proved || alone,
+            flow.proved || alone || flow.takeovers > 0,
             "R1",
             "machine {m} is opened before the client proved itself"
         );
@@ -661,6 +661,10 @@ impl Observer {
             "window scale {:?}",
             o.scale
         );
+        if !flow.proved && cause == Cause::Engine {
+            // The flow starts over with this machine.
+            flow.legs.iter_mut().flatten().for_each(|leg| leg.lost = true);
+        }
         let fresh = || Leg {
             acked: 1,
             edge: 1,

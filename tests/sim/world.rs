@@ -287,7 +287,10 @@ impl<G: Gateway> World<G> {
             let other = &self.scenario.flows[*id];
             (other.client, other.port) == (f.client, f.port)
         });
-        if earlier.clone().any(|id| self.excused[id]) {
+        if earlier
+            .clone()
+            .any(|id| self.excused[id] || (self.done[id] && !self.has_survivor(id)))
+        {
             // What is left of a connection that nobody could carry on is in the way.
             self.excuse(flow);
             return Ok(());
