@@ -139,9 +139,11 @@ impl<Q: PacketQueue> Worker<Q> {
                 // Whoever waits for this processor goes first, the machine that just got its packet among them; and what they
                 // sent meanwhile comes before the work for replicas, too (design section 3, step 3). On a processor of our
                 // own this is a syscall that does nothing.
-                rustix::thread::sched_yield();
-                self.note_stall();
-                self.take_packets(BATCH - 1)?;
+                if self.engine.is_burdened() || overslept {
+                    rustix::thread::sched_yield();
+                    self.note_stall();
+                    self.take_packets(BATCH - 1)?;
+                }
             }
             if ready.woken && !self.take_orders()? {
                 return Ok(());
