@@ -18,6 +18,9 @@ use crate::host::queue::{PacketQueue, QUEUE_LENGTH, QueueCounters, Waker};
 /// Packets taken before the engine's deferred work gets its turn.
 const BATCH: usize = 32;
 
+/// A wait that took no longer than this did not sleep.
+const BACKLOG_WAIT: Micros = 3;
+
 /// What the coordinator wants of a worker.
 #[derive(Debug)]
 pub enum Order {
@@ -133,15 +136,19 @@ impl<Q: PacketQueue> Worker<Q> {
                 .queue
                 .wait(&self.lines.waker, timeout)
                 .context("waiting for packets")?;
+            // Then packets had been waiting, and more may be; otherwise a second receive would only cost a lone packet a syscall.
+            let backlog = clock::now().saturating_sub(asked) <= BACKLOG_WAIT;
             let overslept = self.note_stall();
             if ready.packets || overslept {
                 self.take_packets(1)?;
                 // Whoever waits for this processor goes first, the machine that just got its packet among them; and what they
                 // sent meanwhile comes before the work for replicas, too (design section 3, step 3). On a processor of our
                 // own this is a syscall that does nothing.
-                if self.engine.is_burdened() || overslept {
+                if self.engine.is_burdened() {
                     rustix::thread::sched_yield();
                     self.note_stall();
+                    self.take_packets(BATCH - 1)?;
+                } else if backlog || overslept {
                     self.take_packets(BATCH - 1)?;
                 }
             }
