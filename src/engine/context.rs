@@ -2,9 +2,7 @@
 
 use super::pos::Pos;
 use super::rtt::Rtt;
-use super::spec::{
-    EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, ServiceId, ServiceSpec,
-};
+use super::spec::{EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, ServiceId, ServiceSpec};
 use super::stats::{Counter, Stats};
 use super::stream::Budget;
 use super::{Event, Reason};

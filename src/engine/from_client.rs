@@ -64,7 +64,13 @@ impl Flow {
                 self.client.ack_due = !self.is_half_open();
                 return Verdict::Drop(DropReason::Implausible);
             }
-            Place::Old => {}
+            // A keep-alive (one byte below the window, RFC 9293 section 3.8.4) moves the machine's idea of the client's clock: what the
+            // engine says after it must not seem older. Nothing further below is believed.
+            Place::Old => {
+                if let Some(ts) = p.options.timestamps.filter(|_| seg.u == self.client.ack_out - 1) {
+                    self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
+                }
+            }
             // An acknowledgement that was overtaken: with the number that the machine has been told since, it would count as a duplicate.
             Place::Window if seg.end == seg.u && seg.v < self.client.acked => return Verdict::Drop(DropReason::NoNews),
             Place::Window => {

@@ -69,7 +69,8 @@ impl Flow {
             self.legs[index].ack_due = self.legs[index].mode == Mode::Relayed;
             return Verdict::Drop(DropReason::Implausible);
         };
-        if index == self.original {
+        // After a reset the client hears nothing more, whoever is still played to the end (R24).
+        if index == self.original && !matches!(self.state, FlowState::Reset { .. }) {
             self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
             self.hear_replica(cx, now, index, seg, p, bytes);
@@ -157,10 +158,13 @@ impl Flow {
         if seg.pure && !self.is_news(offer, seg.u, repeats) {
             return Verdict::Drop(DropReason::NoNews);
         }
-        // A recovering original says again what the client has long had: the ghost answers (R7).
-        if self.original().mode == Mode::Relayed && seg.end > seg.v && seg.end <= self.client.acked {
+        // A recovering original says again what the client has long had: the ghost answers (R7), for the client's answer is not
+        // passed on to it.
+        if self.original().mode == Mode::Relayed && seg.end > seg.v && seg.v < self.client.acked {
             self.original_mut().ack_due = true;
-            return Verdict::Drop(DropReason::Relayed);
+            if seg.end <= self.client.acked {
+                return Verdict::Drop(DropReason::Relayed);
+            }
         }
         self.on_to_client(cx, checksum, seg, offer, p, bytes)
     }

@@ -111,15 +111,15 @@ impl Flow {
         self.client.ts_echo = ts_newer(Some(self.client.ts_echo), fresh);
     }
 
-    /// R8: when the machine's ack `u` is clipped to `ack`, blocks at or below its own ack go: below the clipped number they meant
-    /// "received twice" (RFC 2883), above it they would mean "received, but not what is before". The same holds for blocks below
-    /// `ack` when it is the machine's packet that is late.
+    /// R8: when the machine's ack `u` is clipped to `ack`, blocks at or below its own latest ack go: below the clipped number they
+    /// meant "received twice" (RFC 2883), above it they would mean "received, but not what is before". The same holds for blocks
+    /// at or below `ack` when it is the machine's packet that is late.
     pub fn clip_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, u: Pos, ack: Pos) {
         if p.options.sack.is_empty() || u == ack {
             return;
         }
-        let known = self.client_seq(u.max(ack));
-        ed.map_sack(|left, right| if left.lt(known) { None } else { Some((left, right)) });
+        let known = self.client_seq(self.original().acked().max(ack));
+        ed.map_sack(|left, right| if left.le(known) { None } else { Some((left, right)) });
     }
 
     /// The client's blocks, sent with an acknowledgement of `v`, in leg `index`'s numbering: without what that machine has not sent,

@@ -6,7 +6,7 @@ use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, pos_of};
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
-use super::{Checksum, Counter, DropReason, Reason, Verdict};
+use super::{Checksum, Counter, DropReason, Outcome, Reason, Verdict};
 use crate::wire::{Editor, Flags, Options, Parsed, SackBlocks, Seq, SynKeep};
 use std::net::{IpAddr, SocketAddr};
 
@@ -298,8 +298,15 @@ impl Flow {
 
     /// The SYN/ACK of a machine that took over while it was still being opened: the client has its promise already.
     fn late_syn_ack(&mut self, cx: &mut Context, now: Micros, p: &Parsed) -> Verdict {
-        if !self.open_replica(cx, now, self.original, p) {
-            // It can't keep the promise, and it is all that is left.
+        if self.open_replica(cx, now, self.original, p) {
+            return Verdict::Drop(DropReason::Relayed);
+        }
+        // It can't keep the promise; another one may.
+        if let Some(next) = self.successor(cx) {
+            self.switch(cx, now, next);
+        } else if self.is_half_open() {
+            self.rehome(cx, now, self.original, &mut Outcome::default());
+        } else {
             cx.stats.count(Counter::FlowsLost);
             self.reset_client(cx);
             self.end_by_reset(cx, now);

@@ -155,10 +155,10 @@ impl Flow {
         let mut flags = Flags::ACK;
         // PSH keeps its place, and marks the end of what there is to send, as any sender does (RFC 9293 section 3.9.1.2).
         if plan.len > 0 && (self.buffer.pushes_in(plan.from, end) || end == self.buffer.end()) {
-            flags = flags | Flags::PSH;
+            flags |= Flags::PSH;
         }
         if plan.fin {
-            flags = flags | Flags::FIN;
+            flags |= Flags::FIN;
         }
         self.send_to_leg(cx, index, plan.from, flags, (plan.from, length(plan.len)), out);
     }
@@ -261,11 +261,13 @@ impl Flow {
         send(cx, &segment, out);
     }
 
-    /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left.
+    /// RFC 9293 section 3.8.6.2.2: a window update is worth a packet when it is large against what the client had left. A machine
+    /// whose whole window is small has thought about that before it offered it.
     fn opens_window(&self, offer: Offer) -> bool {
         let new_edge = self.window_field(offer).1;
-        let left = self.client.edge_out - self.client.ack_out;
-        new_edge - self.client.edge_out >= 2 * Pos::from(self.promise.mss) && left < (new_edge - offer.ack) / 2
+        let (left, whole) = (self.client.edge_out - self.client.ack_out, new_edge - offer.ack);
+        let opened = new_edge - self.client.edge_out;
+        opened > 0 && opened >= whole.min(2 * Pos::from(self.promise.mss)) && left < whole / 2
     }
 
     /// R12: the new original's output that the client has not had, out of the cache.

@@ -68,11 +68,6 @@ impl SendBuffer {
     pub fn fin(&self) -> Option<Pos> {
         self.fin
     }
-    /// Whether the client has said all that it will.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.fin == Some(self.stream.next())
-    }
     /// End of the client's urgent data, if any lies beyond `from`.
     #[must_use]
     pub fn urgent_after(&self, from: Pos) -> Option<Pos> {
@@ -218,8 +213,8 @@ mod tests {
             1 << 20,
             &mut budget
         ));
-        assert!(!b.is_complete());
+        assert_eq!(b.end(), 1);
         assert!(b.store(piece(1, 1), b"ab", 1 << 20, &mut budget));
-        assert_eq!((b.end(), b.fin(), b.is_complete()), (6, Some(5), true));
+        assert_eq!((b.end(), b.fin()), (6, Some(5)));
     }
 }

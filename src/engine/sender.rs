@@ -383,7 +383,11 @@ impl Sender {
         let timeout = now + self.rtt.timeout();
         self.timer = Some(match self.rtt.smoothed() {
             Some(smoothed) if !self.tail_probed && self.rtt.backoffs() == 0 => {
-                let lone = if self.max - self.una <= self.mss { DELAYED_ACK } else { 0 };
+                let lone = if self.max - self.una <= self.mss {
+                    DELAYED_ACK
+                } else {
+                    0
+                };
                 Timer::Tail((now + (2 * smoothed).max(TAIL_FLOOR) + lone).min(timeout))
             }
             _ => Timer::Retransmit(timeout),

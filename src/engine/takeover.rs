@@ -29,19 +29,23 @@ impl Flow {
                 outcome.switched += 1;
             }
             None => {
-                // Nobody has all of this flow: an honest end is better than a silent one.
-                cx.stats.count(Counter::FlowsLost);
-                outcome.lost += 1;
-                self.reset_client(cx);
                 self.drop_leg(index, &mut cx.budget);
-                self.end_by_reset(cx, now);
+                self.lose(cx, now, outcome);
             }
         }
     }
 
+    /// Nobody has all of this flow: an honest end is better than a silent one.
+    fn lose(&mut self, cx: &mut Context, now: Micros, outcome: &mut Outcome) {
+        cx.stats.count(Counter::FlowsLost);
+        outcome.lost += 1;
+        self.reset_client(cx);
+        self.end_by_reset(cx, now);
+    }
+
     /// R16, `first`: in list order, an open and eligible leg; failing that one that has had and said everything already, so that only
     /// acknowledgements are left to be given; failing that one that is still being opened.
-    fn successor(&self, cx: &Context) -> Option<usize> {
+    pub fn successor(&self, cx: &Context) -> Option<usize> {
         let order = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
@@ -53,11 +57,13 @@ impl Flow {
     }
 
     /// A client that has not yet proved itself starts over with another machine; the engine repeats its SYN.
-    fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
+    pub fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
+        self.drop_leg(index, &mut cx.budget);
         let Some(next) = cx.up(self.service).find(|m| self.leg_of(*m).is_none()) else {
+            // All that are up have lost this flow before (R13).
+            self.lose(cx, now, outcome);
             return;
         };
-        self.drop_leg(index, &mut cx.budget);
         self.legs.push(Leg::new(next, Mode::Relayed, cx.rtt(self.service), now));
         self.original = self.legs.len() - 1;
         outcome.switched += 1;

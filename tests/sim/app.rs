@@ -215,10 +215,12 @@ fn read_paced(
     next_read: &mut Micros,
     mut take: impl FnMut(&[u8]),
 ) -> bool {
-    if !socket.can_recv() || now < *next_read {
+    if !socket.can_recv() || (now < *next_read && socket.state() != tcp::State::TimeWait) {
         return false;
     }
-    let mut left = pace.chunk;
+    // The end of TIME-WAIT would take from a slow reader what it has not read.
+    let hurry = socket.state() == tcp::State::TimeWait;
+    let mut left = if hurry { usize::MAX } else { pace.chunk };
     while left > 0 && socket.can_recv() {
         let read = socket.recv(|bytes| {
             let n = bytes.len().min(left);

@@ -116,6 +116,8 @@ pub struct Leg {
     pub told: Told,
     /// A reset ended it.
     pub reset: bool,
+    /// The engine wants its machine evicted; if that is the last one it stays all the same.
+    pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).
     pub lost: bool,
 }
@@ -123,7 +125,7 @@ pub struct Leg {
 impl Leg {
     /// Whether the commitment counts it (R4).
     pub fn counts(&self) -> bool {
-        !self.reset && !self.lost
+        !self.reset && !self.lost && !self.evicted
     }
 
     fn unit(&self) -> u32 {
@@ -131,20 +133,30 @@ impl Leg {
     }
 
     /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>) {
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
         if p.has(RST) {
-            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back.
-            self.reset |= fin.is_none_or(|fin| self.acked < fin);
+            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one
+            // that belongs to an older connection on these addresses.
+            let exact = match self.isn {
+                Some(isn) => {
+                    let v = place(p.seq, isn, self.sent);
+                    v == self.sent as i64 || v == self.told.ack as i64
+                }
+                None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
+            };
+            self.reset |= exact && fin.is_none_or(|fin| self.acked < fin);
         } else if p.has(SYN) && p.has(ACK) {
-            if p.ack == isn_c.wrapping_add(1) && self.isn.is_none() {
+            // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
+            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !proved;
+            if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
                 self.isn = Some(p.seq);
                 (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
                 self.acked = 1;
                 self.edge = 1 + u64::from(p.win);
-                self.sent = self.sent.max(1);
+                self.sent = 1;
             }
         } else if let Some(isn) = self.isn {
             let end = place(p.seq, isn, self.sent) + i64::from(p.seq_len());
@@ -283,10 +295,22 @@ impl Flow {
                 .enumerate()
                 .filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)))
         };
-        let original = self.original.and_then(|o| self.legs[o].as_ref()).filter(|l| l.counts());
+        let original = self
+            .original
+            .and_then(|o| self.legs[o].as_ref())
+            .filter(|l| !l.reset && !l.lost);
         let first = match original {
             Some(leg) => leg.acked,
-            None => live().map(|(_, l)| l.acked).max().unwrap_or(0),
+            // It may be one that has died since it acknowledged everything: nobody need take over from it.
+            None => {
+                let done = self
+                    .legs
+                    .iter()
+                    .flatten()
+                    .map(|l| l.acked)
+                    .filter(|u| self.fin.is_some_and(|fin| *u >= fin));
+                live().map(|(_, l)| l.acked).chain(done).max().unwrap_or(0)
+            }
         };
         let Some(lag) = max_lag else { return first };
         let others = live().filter(|(m, _)| original.is_none() || Some(*m) != self.original);
@@ -298,12 +322,12 @@ impl Flow {
         let legs = self.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref()?)));
         let legs = legs.filter(|(_, l)| l.counts() && l.isn.is_some());
         if all {
-            legs.map(|(_, l)| l.edge).min().unwrap_or(0)
+            legs.map(|(_, l)| l.edge).min().unwrap_or(u64::MAX)
         } else {
             legs.filter(|(m, _)| self.original.is_none_or(|o| o == *m))
                 .map(|(_, l)| l.edge)
                 .max()
-                .unwrap_or(0)
+                .unwrap_or(u64::MAX)
         }
     }
 

@@ -1,1 +1,276 @@
-//! Named dialogues: one idea each, said in a line or two.
+//! Named dialogues: one idea each, said in a few lines, with the figures that the idea promises.
+
+use relevo::engine::{Counter, MILLISECOND, MaxLag, SECOND, SourceMode};
+
+use crate::app::{Dialogue, Ending, Pace, Record};
+use crate::scenario::{Fault, Scenario, When};
+use crate::world::Summary;
+use crate::{run_engine, run_shown};
+
+/// Runs it and says everything if it fails.
+fn passes(name: &str, scenario: Scenario) -> Summary {
+    match run_shown(name, &scenario, run_engine) {
+        Ok(summary) => summary,
+        Err(violation) => panic!("{name}: {}: {}", violation.rule, violation.text),
+    }
+}
+
+fn freeze(machine: usize) -> Fault {
+    Fault::Freeze { machine, stop: true }
+}
+
+fn upload() -> Scenario {
+    Scenario::plain(3).request(200_000, 100, Ending::HalfClose)
+}
+
+fn download() -> Scenario {
+    Scenario::plain(3).request(100, 200_000, Ending::ServerCloses)
+}
+
+#[test]
+fn nothing_fails_and_nothing_is_sent_twice() {
+    for scenario in [upload(), download()] {
+        let summary = passes("clean", scenario);
+        let stats = &summary.stats;
+        let twice = stats.get(Counter::Retransmissions) + stats.get(Counter::Timeouts);
+        assert_eq!((summary.takeovers, summary.evictions, twice), (0, 0, 0), "{stats:?}");
+        assert_eq!(stats.get(Counter::LegsOpened), 3);
+        assert_eq!(stats.get(Counter::LegsIneligible) + stats.get(Counter::LegsReset), 0);
+    }
+}
+
+#[test]
+fn the_original_freezes_during_an_upload() {
+    for packets in (10..200).step_by(19) {
+        let summary = passes("upload", upload().fault(When::Packets(packets), freeze(0)));
+        assert_eq!(
+            (summary.takeovers, summary.excused),
+            (1, 0),
+            "frozen at packet {packets}"
+        );
+        assert!(
+            summary.longest_gap < 2 * SECOND,
+            "{} µs without a byte",
+            summary.longest_gap
+        );
+    }
+}
+
+#[test]
+fn the_original_freezes_during_a_download() {
+    for packets in (10..200).step_by(19) {
+        let summary = passes("download", download().fault(When::Packets(packets), freeze(0)));
+        assert_eq!(
+            (summary.takeovers, summary.excused),
+            (1, 0),
+            "frozen at packet {packets}"
+        );
+        assert!(
+            summary.longest_gap < 2 * SECOND,
+            "{} µs without a byte",
+            summary.longest_gap
+        );
+    }
+}
+
+#[test]
+fn the_original_freezes_at_every_packet_of_a_half_close() {
+    for packets in 1..40 {
+        let half = Dialogue {
+            trailer: 5_000,
+            records: vec![Record {
+                upload: 3_000,
+                reply: 1_000,
+                echo: false,
+                wait: false,
+                think: 0,
+            }],
+            ending: Ending::HalfClose,
+        };
+        let summary = passes(
+            "half-close",
+            Scenario::plain(2)
+                .dialogue(half)
+                .fault(When::Packets(packets), freeze(0)),
+        );
+        assert_eq!(summary.excused, 0, "frozen at packet {packets}");
+    }
+}
+
+#[test]
+fn a_thawed_machine_is_fenced() {
+    let thaw = Fault::Thaw { machine: 0 };
+    let summary = passes(
+        "fence",
+        download()
+            .fault(When::Packets(40), freeze(0))
+            .fault(When::Time(SECOND), thaw),
+    );
+    assert_eq!(summary.takeovers, 1);
+}
+
+#[test]
+fn a_machine_that_thaws_at_once_stays() {
+    let summary = passes(
+        "thaw",
+        download()
+            .fault(When::Time(8_000), freeze(0))
+            .fault(When::Time(9_000), Fault::Thaw { machine: 0 }),
+    );
+    assert_eq!((summary.takeovers, summary.evictions), (0, 0));
+}
+
+#[test]
+fn a_frozen_replica_releases_the_client_within_its_timeout() {
+    // The client sends one request after the other, so that it soon waits for the replica's acknowledgement.
+    let record = |wait| Record {
+        upload: 2_000,
+        reply: 500,
+        echo: false,
+        wait,
+        think: 0,
+    };
+    let records = (0..60).map(|i| record(i > 0)).collect();
+    let mut scenario = Scenario::plain(2).dialogue(Dialogue {
+        trailer: 0,
+        records,
+        ending: Ending::ClientCloses,
+    });
+    scenario.clients[0].tx = 4_000;
+    let timeout = scenario.service.replica_timeout;
+    let summary = passes("replica", scenario.fault(When::Packets(60), freeze(1)));
+    assert_eq!(summary.takeovers, 0, "the original lives");
+    assert!(
+        summary.longest_gap < timeout + 60 * MILLISECOND,
+        "{} µs without a byte",
+        summary.longest_gap
+    );
+}
+
+#[test]
+fn unlimited_lag_never_makes_a_client_wait_for_a_replica() {
+    let mut scenario = upload();
+    scenario.service.max_lag = MaxLag::Unlimited;
+    scenario.machines[2].pace = Pace {
+        chunk: 1_000,
+        every: 20_000,
+        think: 0,
+    };
+    let summary = passes("unlimited", scenario);
+    // 65,535 bytes at most are under way in a round trip of some 5 ms; the slow replica alone takes 4 s.
+    assert!(summary.end < SECOND, "over after {} µs", summary.end);
+}
+
+#[test]
+fn a_slow_replica_gets_the_rest_after_the_client_has_gone() {
+    let mut scenario = upload();
+    scenario.service.max_lag = MaxLag::Unlimited;
+    scenario.machines[2].pace = Pace {
+        chunk: 2_000,
+        every: 30_000,
+        think: 0,
+    };
+    let summary = passes("played to the end", scenario.fault(When::Packets(60), freeze(0)));
+    assert_eq!(summary.excused, 0);
+}
+
+#[test]
+fn both_source_modes_and_families_fail_over() {
+    for v6 in [false, true] {
+        for source in [SourceMode::Psc, SourceMode::Client] {
+            for base in [upload(), download()] {
+                let mut scenario = base.fault(When::Packets(50), freeze(0));
+                (scenario.v6, scenario.service.source) = (v6, source);
+                assert_eq!(passes("family", scenario).takeovers, 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_and_clocks_wrap() {
+    for timestamps in [false, true] {
+        for base in [upload(), download()] {
+            let mut scenario = base.fault(When::Packets(70), freeze(0));
+            for (i, host) in scenario.clients.iter_mut().chain(&mut scenario.machines).enumerate() {
+                host.first_isn = 0u32.wrapping_sub(20_000 * i as u32 + 1);
+                host.ts_base = 0u32.wrapping_sub(10 * i as u32 + 1);
+                host.timestamps = timestamps;
+            }
+            assert_eq!(passes("wrap", scenario).takeovers, 1);
+        }
+    }
+}
+
+#[test]
+fn a_failover_by_command_costs_nothing() {
+    for base in [upload(), download()] {
+        let summary = passes("failover", base.fault(When::Packets(80), Fault::Failover { to: 2 }));
+        assert_eq!((summary.takeovers, summary.evictions, summary.excused), (1, 0, 0));
+        assert!(
+            summary.longest_gap < SECOND,
+            "{} µs without a byte",
+            summary.longest_gap
+        );
+    }
+}
+
+#[test]
+fn one_after_the_other_freezes_and_the_last_carries_on() {
+    for base in [upload(), download()] {
+        let scenario = base
+            .fault(When::Packets(40), freeze(0))
+            .fault(When::Time(SECOND), freeze(1))
+            .fault(When::Time(2 * SECOND), freeze(2));
+        let mut scenario = scenario;
+        scenario.clients[0].pace = Pace {
+            chunk: 2_000,
+            every: 20_000,
+            think: 0,
+        };
+        assert_eq!(passes("one by one", scenario).excused, 0);
+    }
+}
+
+#[test]
+fn two_clients_use_the_same_port() {
+    let mut scenario = download().request(50_000, 50_000, Ending::HalfClose);
+    scenario.clients.push(scenario.clients[0]);
+    (scenario.flows[1].client, scenario.flows[1].port) = (1, scenario.flows[0].port);
+    let summary = passes("same port", scenario.fault(When::Packets(50), freeze(0)));
+    assert_eq!((summary.takeovers, summary.excused), (2, 0));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_no_sign_of_a_dead_machine() {
+    let mut scenario = download();
+    scenario.clients[0].pace = Pace {
+        chunk: 20_000,
+        every: 3 * SECOND,
+        think: 0,
+    };
+    let summary = passes("zero window", scenario);
+    assert_eq!((summary.takeovers, summary.evictions), (0, 0));
+}
+
+#[test]
+fn machines_that_think_differently_long_stay_in_step() {
+    let record = Record {
+        upload: 300,
+        reply: 700,
+        echo: false,
+        wait: true,
+        think: 0,
+    };
+    let dialogue = Dialogue {
+        trailer: 0,
+        records: vec![record; 30],
+        ending: Ending::ClientCloses,
+    };
+    let mut scenario = Scenario::plain(3).dialogue(dialogue);
+    for (i, machine) in scenario.machines.iter_mut().enumerate() {
+        machine.pace.think = [4_000, 0, 9_000, 1_000][i];
+    }
+    let summary = passes("think", scenario.fault(When::Packets(120), freeze(0)));
+    assert_eq!((summary.takeovers, summary.excused), (1, 0));
+}

@@ -12,6 +12,10 @@ pub trait Gateway {
     fn heard(&self) -> Option<MachineRef>;
     fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox);
     fn status(&self) -> ShardStatus;
+    /// Whether a replica was fed past causality (R23).
+    fn has_released(&self) -> bool {
+        false
+    }
 }
 
 impl Gateway for Engine {
@@ -38,6 +42,9 @@ impl Gateway for Engine {
     }
     fn status(&self) -> ShardStatus {
         Engine::status(self)
+    }
+    fn has_released(&self) -> bool {
+        self.stats().get(Counter::CausalityReleases) > 0
     }
 }
 

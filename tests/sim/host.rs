@@ -10,11 +10,11 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, TcpPacket, TcpSeqNumber};
 
 use crate::app::{ClientApp, Pace, Script, ServerApp};
 use crate::net::LinkSpec;
-use crate::packet::{ACK, FIN, Packet, SYN};
+use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
 /// How a host's stack and applications behave.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,15 @@ fn socket_has_data(sockets: &SocketSet<'_>, handle: SocketHandle) -> bool {
     sockets.get::<tcp::Socket>(handle).can_recv()
 }
 
+/// How far a connection has sent: its peer, its own port, the end in sequence space, and whether a FIN is in it.
+#[derive(Debug)]
+struct Sent {
+    to: IpEndpoint,
+    from: u16,
+    end: u32,
+    fin: bool,
+}
+
 /// One host.
 pub struct Host {
     pub name: String,
@@ -144,8 +153,9 @@ pub struct Host {
     service: Option<u16>,
     spare_listeners: usize,
     finished: Vec<Progress>,
-    /// Where its FINs end: peer, own port, sequence number.
-    fins: Vec<(IpEndpoint, u16, u32)>,
+    sent: Vec<Sent>,
+    /// The latest SYN of each peer.
+    opened: Vec<(IpEndpoint, u32)>,
 }
 
 impl Host {
@@ -193,7 +203,8 @@ impl Host {
             service: service.filter(|_| !spec.refuses),
             spec,
             finished: Vec::new(),
-            fins: Vec::new(),
+            sent: Vec::new(),
+            opened: Vec::new(),
         };
         host.keep_listening();
         host
@@ -278,7 +289,8 @@ impl Host {
     }
 
     /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets TIME-WAIT ends it, as in other stacks.
+    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
+    /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
     fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return true };
         if !p.has(SYN) || p.has(ACK) {
@@ -292,11 +304,17 @@ impl Host {
             .iter()
             .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
         else {
+            self.opened.retain(|o| o.0 != from);
+            self.opened.push((from, p.seq));
             return true;
         };
-        let over = socket_of(self.slots[i].0).state() == State::TimeWait && !socket_of(self.slots[i].0).can_recv();
+        let old = socket_of(self.slots[i].0);
+        let same = self.opened.iter().any(|o| *o == (from, p.seq));
+        let over = !same && !old.can_recv();
         if over {
             self.forget(i);
+            self.opened.retain(|o| o.0 != from);
+            self.opened.push((from, p.seq));
         }
         over
     }
@@ -317,11 +335,8 @@ impl Host {
                 let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
                 here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
             });
-        waits
-            && self
-                .fins
-                .iter()
-                .any(|f| (f.0, f.1) == (from, to) && f.2.wrapping_sub(p.ack) as i32 > 0)
+        let unacknowledged = |s: &Sent| s.fin && (s.to, s.from) == (from, to) && s.end.wrapping_sub(p.ack) as i32 > 0;
+        waits && self.sent.iter().any(unacknowledged)
     }
 
     fn forget(&mut self, i: usize) {
@@ -364,15 +379,40 @@ impl Host {
 
     /// The next packet that the host sends.
     pub fn take_packet(&mut self) -> Option<Vec<u8>> {
-        let bytes = self.queues.tx.pop_front()?;
+        let mut bytes = self.queues.tx.pop_front()?;
         if let Ok(p) = Packet::parse(&bytes)
-            && p.has(FIN)
+            && !p.has(RST)
         {
-            let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
-            self.fins.retain(|f| (f.0, f.1) != (to, from));
-            self.fins.push((to, from, p.seq.wrapping_add(p.seq_len())));
+            self.note_sent(&p, &mut bytes);
         }
         Some(bytes)
+    }
+
+    /// smoltcp 0.14 goes back to its first unacknowledged byte after a retransmission timeout, and gives its acknowledgements that
+    /// number. When both sides do so, each finds the other's acknowledgements out of its window, for ever. So an
+    /// acknowledgement gets the end of what was sent, as RFC 9293 (section 3.10.7.4) wants it.
+    fn note_sent(&mut self, p: &Packet, bytes: &mut [u8]) {
+        let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
+        let end = p.seq.wrapping_add(p.seq_len());
+        let at = self
+            .sent
+            .iter()
+            .position(|s| (s.to, s.from) == (to, from) && !p.has(SYN));
+        let Some(sent) = at.and_then(|at| self.sent.get_mut(at)) else {
+            self.sent.retain(|s| (s.to, s.from) != (to, from));
+            let fin = p.has(FIN);
+            self.sent.push(Sent { to, from, end, fin });
+            return;
+        };
+        if end.wrapping_sub(sent.end) as i32 > 0 {
+            sent.end = end;
+        } else if p.flags == ACK && p.len == 0 {
+            let ip = if p.src.is_ipv4() { 20 } else { 40 };
+            let mut tcp = TcpPacket::new_unchecked(&mut bytes[ip..]);
+            tcp.set_seq_number(TcpSeqNumber(sent.end as i32));
+            tcp.fill_checksum(&p.src.into(), &p.dst.into());
+        }
+        sent.fin |= p.has(FIN);
     }
 
     /// When the host wants to run again if no packet comes.

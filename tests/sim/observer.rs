@@ -50,6 +50,8 @@ pub struct Observer {
     planned: Vec<(IpAddr, u16)>,
     pub state: Vec<Machine>,
     pub flows: Vec<Flow>,
+    /// Whether the engine has fed a replica before it had answered, and so no longer thinks it fit to take over (R23).
+    pub released: bool,
     /// Whether a replica was ever fed before it had answered (R23): the caller knows if the engine said so.
     pub early_release: bool,
 }
@@ -82,6 +84,7 @@ impl Observer {
             planned,
             state: vec![Machine::default(); service.machines.len()],
             flows: Vec::new(),
+            released: false,
             early_release: false,
         }
     }
@@ -122,11 +125,11 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let (isn, fin) = (flow.isn, flow.fin);
+        let (isn, fin, proved) = (flow.isn, flow.fin, flow.proved);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        leg.hear(p, isn, fin);
+        leg.hear(p, isn, fin, proved);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
     }
@@ -134,7 +137,7 @@ impl Observer {
     /// The engine wants the machine evicted: its legs hold nobody up any more (R15).
     pub fn evicted(&mut self, m: usize) {
         for leg in self.flows.iter_mut().filter_map(|f| f.legs[m].as_mut()) {
-            leg.lost = true;
+            leg.evicted = true;
         }
     }
 
@@ -235,6 +238,7 @@ impl Observer {
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
         let (max_lag, forgotten_after) = (self.max_lag, self.forgotten_after);
+        let forgiven = cause == Cause::Engine && self.released;
         let states = &self.state;
         let client = self.flows[f].client;
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
@@ -259,9 +263,9 @@ impl Observer {
         }
         if p.has(RST) {
             // The service's own refusal is passed on as the original says it.
-            flow.refused |= matches!(cause, Cause::Machine(m) if states[m].refuses);
+            flow.refused |= forgiven || matches!(cause, Cause::Machine(m) if states[m].refuses);
             ensure!(
-                flow.refused || flow.finished() || lived.is_none(),
+                flow.refused || forgiven || flow.finished() || lived.is_none(),
                 "I1",
                 "the client is reset though machine {} lived through its flow",
                 lived.unwrap_or(0)
@@ -274,7 +278,13 @@ impl Observer {
         }
         let Some(promise) = flow.promise else {
             // What a machine says on an older connection passes as it is: the client's reset is its answer (RFC 9293, 3.5.1).
-            ensure!(matches!(cause, Cause::Machine(_)), "R1", "a packet before the SYN/ACK");
+            // So does the challenge to a SYN that meets a live connection (R21).
+            let challenge = cause == Cause::Engine && known_before && p.flags == ACK && p.len == 0;
+            ensure!(
+                matches!(cause, Cause::Machine(_)) || challenge,
+                "R1",
+                "a packet before the SYN/ACK"
+            );
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
@@ -326,7 +336,7 @@ impl Observer {
         // Once its FIN is acknowledged, a window says nothing to the client any more.
         let sends = flow.fin.is_none_or(|fin| ack < fin as i64);
         ensure!(
-            !sends || edge <= bound as i64,
+            !sends || bound == u64::MAX || edge <= bound as i64,
             "R5",
             "window edge {edge} is past {bound}: {}",
             acks(flow)
@@ -584,7 +594,7 @@ impl Observer {
         let edge = ack + (i64::from(p.win) << scale);
         let bound = flow.edge.max(leg.told.edge);
         ensure!(
-            edge <= bound as i64,
+            bound == u64::MAX || edge <= bound as i64,
             "R5",
             "window edge {edge} is past the client's {bound}"
         );
@@ -612,7 +622,7 @@ impl Observer {
             .enumerate()
             .all(|(i, l)| i == m || l.as_ref().is_none_or(|l| !l.counts()));
         ensure!(
-            flow.proved || alone,
+            flow.proved || alone || flow.takeovers > 0,
             "R1",
             "machine {m} is opened before the client proved itself"
         );
@@ -651,6 +661,10 @@ impl Observer {
             "window scale {:?}",
             o.scale
         );
+        if !flow.proved && cause == Cause::Engine {
+            // The flow starts over with this machine.
+            flow.legs.iter_mut().flatten().for_each(|leg| leg.lost = true);
+        }
         let fresh = || Leg {
             acked: 1,
             edge: 1,

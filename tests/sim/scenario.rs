@@ -418,6 +418,8 @@ fn draw_u32(r: &mut Rng) -> u32 {
 
 fn draw_host(r: &mut Rng, timestamps: bool, rough: bool, delay_max: Micros, machine: bool) -> HostSpec {
     let mtu = r.pick(&[1500, 1500, 1500, 1400, 1280, 9000]);
+    let slow = r.chance(200);
+    let every = if r.chance(200) { r.log_range(100, 50_000) } else { 0 };
     let rx = r.pick(&[2_000, 8_192, 30_000, 65_535, 65_535, 65_535, 100_000, 262_144]);
     HostSpec {
         mtu,
@@ -431,12 +433,13 @@ fn draw_host(r: &mut Rng, timestamps: bool, rough: bool, delay_max: Micros, mach
         reno: r.chance(500),
         keep_alive: if r.chance(150) { r.log_range(20, 2_000) } else { 0 },
         pace: Pace {
-            chunk: if r.chance(200) {
-                r.log_range(100, 10_000) as usize
+            // Twenty bytes a millisecond at least, so that a large transfer is over before patience is.
+            chunk: if slow {
+                r.log_range(100, 10_000).max(every / 50) as usize
             } else {
                 usize::MAX
             },
-            every: if r.chance(200) { r.log_range(100, 50_000) } else { 0 },
+            every,
             think: if machine && r.chance(300) {
                 r.log_range(10, 30_000)
             } else {

@@ -287,7 +287,10 @@ impl<G: Gateway> World<G> {
             let other = &self.scenario.flows[*id];
             (other.client, other.port) == (f.client, f.port)
         });
-        if earlier.clone().any(|id| self.excused[id]) {
+        if earlier
+            .clone()
+            .any(|id| self.excused[id] || (self.done[id] && !self.has_survivor(id)))
+        {
             // What is left of a connection that nobody could carry on is in the way.
             self.excuse(flow);
             return Ok(());
@@ -497,7 +500,7 @@ impl<G: Gateway> World<G> {
             result?;
         }
         ensure!(
-            !self.observer.early_release || self.engine.status().stats.get(Counter::CausalityReleases) > 0,
+            !self.observer.early_release || self.engine.has_released(),
             "R23",
             "a byte was released before its machine had said what the client answers"
         );
@@ -522,6 +525,8 @@ impl<G: Gateway> World<G> {
                     self.observer.evicted(usize::from(machine.machine.0));
                 }
             }
+            // Such a reset comes from the outbox.
+            self.observer.released = !self.outbox.is_empty() && self.engine.has_released();
             let mut again = self.send_outbox()? || !events.is_empty();
             for event in events {
                 self.trace.note(self.now, || format!("{event:?}"));
@@ -700,7 +705,8 @@ impl<G: Gateway> World<G> {
         if !over {
             return Ok(false);
         }
-        if self.summary.excused > 0 {
+        let orphaned = (0..self.done.len()).any(|id| !self.has_survivor(id));
+        if self.summary.excused > 0 || orphaned {
             return Ok(true);
         }
         let flows: usize = status.services.iter().map(|s| s.flows).sum();
@@ -733,7 +739,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
-                    && flow.legs[m].is_some()
+                    && flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted)
                     && !flow.client_reset
                     && !flow.reset_to_client
                     && !self.scenario.machines[m].refuses;

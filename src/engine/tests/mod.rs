@@ -243,11 +243,11 @@ impl Talk {
         mine.into_iter().map(|t| t.2).collect()
     }
     /// What the client was told.
-    pub fn to_client(&mut self) -> Vec<Heard> {
+    pub fn client_heard(&mut self) -> Vec<Heard> {
         self.told(client())
     }
     /// What a machine was told.
-    pub fn to_machine(&mut self, i: usize) -> Vec<Heard> {
+    pub fn machine_heard(&mut self, i: usize) -> Vec<Heard> {
         self.told(machine(i))
     }
     /// Forgets what was said.

@@ -10,7 +10,7 @@ fn replicas_are_opened_by_the_third_packet() {
         ts: Some((CLIENT_CLOCK, 0)),
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(0)), [(0, None, "")]);
+    assert_eq!(short(&t.machine_heard(0)), [(0, None, "")]);
     t.machine(
         0,
         Say {
@@ -19,9 +19,9 @@ fn replicas_are_opened_by_the_third_packet() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(0, Some(1), "")]);
+    assert_eq!(short(&t.client_heard()), [(0, Some(1), "")]);
     assert!(
-        t.to_machine(1).is_empty(),
+        t.machine_heard(1).is_empty(),
         "R1: nothing before the client has proved itself"
     );
     t.client(Say {
@@ -30,7 +30,7 @@ fn replicas_are_opened_by_the_third_packet() {
         ..Say::default()
     });
     for i in [1, 2] {
-        let syn = t.to_machine(i);
+        let syn = t.machine_heard(i);
         assert_eq!(short(&syn), [(0, None, "")]);
         assert_eq!(syn[0].flags, Flags::SYN);
         t.machine(
@@ -41,7 +41,7 @@ fn replicas_are_opened_by_the_third_packet() {
                 ..Say::default()
             },
         );
-        assert_eq!(short(&t.to_machine(i)), [(1, Some(1), "")]);
+        assert_eq!(short(&t.machine_heard(i)), [(1, Some(1), "")]);
     }
 }
 
@@ -55,7 +55,7 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
         ..Say::default()
     });
     for i in 0..3 {
-        assert_eq!(short(&t.to_machine(i)), [(1, Some(1), "SET a 1\n")]);
+        assert_eq!(short(&t.machine_heard(i)), [(1, Some(1), "SET a 1\n")]);
     }
     // The original's answer is not delayed, only its acknowledgement is.
     t.machine(
@@ -67,7 +67,7 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(1, Some(1), "OK\n")]);
+    assert_eq!(short(&t.client_heard()), [(1, Some(1), "OK\n")]);
     t.machine(
         1,
         Say {
@@ -77,7 +77,7 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
             ..Say::default()
         },
     );
-    assert!(t.to_client().is_empty());
+    assert!(t.client_heard().is_empty());
     t.machine(
         2,
         Say {
@@ -86,7 +86,7 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(4, Some(9), "")]);
+    assert_eq!(short(&t.client_heard()), [(4, Some(9), "")]);
     // R7: a replica hears of the client's acknowledgement, one that has sent nothing hears of none.
     t.hush();
     t.client(Say {
@@ -94,9 +94,9 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
         ack: Some(4),
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(0)), [(9, Some(4), "")]);
-    assert_eq!(short(&t.to_machine(1)), [(9, Some(4), "")]);
-    assert!(t.to_machine(2).is_empty(), "I4: nothing to acknowledge");
+    assert_eq!(short(&t.machine_heard(0)), [(9, Some(4), "")]);
+    assert_eq!(short(&t.machine_heard(1)), [(9, Some(4), "")]);
+    assert!(t.machine_heard(2).is_empty(), "I4: nothing to acknowledge");
     t.machine(
         2,
         Say {
@@ -106,7 +106,7 @@ fn a_byte_is_acknowledged_when_every_machine_has_it() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_machine(2)), [(9, Some(4), "")]);
+    assert_eq!(short(&t.machine_heard(2)), [(9, Some(4), "")]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_clipped_acknowledgement_that_says_nothing_is_no_duplicate() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(1, Some(4), "")]);
+    assert_eq!(short(&t.client_heard()), [(1, Some(4), "")]);
     // A real duplicate (the answer to a keepalive, say) passes.
     assert!(matches!(
         t.machine(
@@ -183,8 +183,8 @@ fn the_next_request_waits_for_the_last_answer() {
         data: b"two",
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(0)), [(4, Some(3), "two")]);
-    assert!(t.to_machine(1).is_empty(), "R23: the replica has not said 1! yet");
+    assert_eq!(short(&t.machine_heard(0)), [(4, Some(3), "two")]);
+    assert!(t.machine_heard(1).is_empty(), "R23: the replica has not said 1! yet");
     t.machine(
         1,
         Say {
@@ -194,7 +194,7 @@ fn the_next_request_waits_for_the_last_answer() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_machine(1)), [(4, Some(3), "two")]);
+    assert_eq!(short(&t.machine_heard(1)), [(4, Some(3), "two")]);
 }
 
 #[test]
@@ -240,9 +240,9 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
     );
     t.hush();
     t.wait(50 * MS);
-    assert!(!t.to_machine(1).is_empty(), "it is asked how far it has sent");
+    assert!(!t.machine_heard(1).is_empty(), "it is asked how far it has sent");
     t.wait(110 * MS);
-    assert!(short(&t.to_machine(1)).contains(&(4, Some(2), "two")));
+    assert!(short(&t.machine_heard(1)).contains(&(4, Some(2), "two")));
     assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 1);
     assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 1);
 }
@@ -266,8 +266,8 @@ fn a_lost_segment_is_sent_again_to_the_replica_alone() {
     );
     t.hush();
     t.wait(60 * MS);
-    assert!(t.to_machine(0).is_empty());
-    assert!(short(&t.to_machine(1)).iter().all(|s| *s == (1, Some(1), "abc")));
+    assert!(t.machine_heard(0).is_empty());
+    assert!(short(&t.machine_heard(1)).iter().all(|s| *s == (1, Some(1), "abc")));
     t.machine(
         1,
         Say {
@@ -276,7 +276,7 @@ fn a_lost_segment_is_sent_again_to_the_replica_alone() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(1, Some(4), "")]);
+    assert_eq!(short(&t.client_heard()), [(1, Some(4), "")]);
 }
 
 #[test]
@@ -297,9 +297,9 @@ fn a_silent_replica_is_evicted_and_the_client_released() {
         },
     );
     t.wait(199 * MS);
-    assert!(t.to_client().is_empty());
+    assert!(t.client_heard().is_empty());
     t.wait(2 * MS);
-    assert_eq!(short(&t.to_client()), [(1, Some(4), "")], "R15");
+    assert_eq!(short(&t.client_heard()), [(1, Some(4), "")], "R15");
     assert!(matches!(t.engine.take_event(), Some(Event::Evict { .. })));
 }
 
@@ -332,7 +332,7 @@ fn the_window_is_the_least_of_all() {
             ..Say::default()
         },
     );
-    assert_eq!(t.to_client().iter().map(|h| h.window).collect::<Vec<_>>(), [1_500]);
+    assert_eq!(t.client_heard().iter().map(|h| h.window).collect::<Vec<_>>(), [1_500]);
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_half_closed_connection_goes_on_and_ends_in_order() {
         ..Say::default()
     });
     for i in 0..2 {
-        assert!(t.to_machine(i)[0].flags.contains(Flags::FIN));
+        assert!(t.machine_heard(i)[0].flags.contains(Flags::FIN));
         t.machine(
             i,
             Say {
@@ -363,7 +363,7 @@ fn a_half_closed_connection_goes_on_and_ends_in_order() {
         ack: Some(6),
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(1)), [(5, Some(6), "")]);
+    assert_eq!(short(&t.machine_heard(1)), [(5, Some(6), "")]);
     assert_eq!(
         t.engine.status().services[0].flows,
         1,

@@ -14,7 +14,7 @@ fn strangers_are_reset() {
         }),
         Verdict::Drop(DropReason::UnknownFlow)
     );
-    let rst = t.to_client();
+    let rst = t.client_heard();
     assert_eq!((rst[0].flags, rst[0].at), (Flags::RST, 9));
     // Never a RST for a RST.
     t.client(Say {
@@ -22,7 +22,7 @@ fn strangers_are_reset() {
         flags: Flags::RST,
         ..Say::default()
     });
-    assert!(t.to_client().is_empty());
+    assert!(t.client_heard().is_empty());
 }
 
 #[test]
@@ -35,7 +35,7 @@ fn a_reset_counts_only_at_its_place() {
     });
     assert_eq!(verdict, Verdict::Drop(DropReason::MisplacedReset));
     assert_eq!(
-        short(&t.to_client()),
+        short(&t.client_heard()),
         [(1, Some(1), "")],
         "a challenge ACK (RFC 5961 3.2)"
     );
@@ -46,7 +46,7 @@ fn a_reset_counts_only_at_its_place() {
         ..Say::default()
     });
     for i in 0..2 {
-        let heard = t.to_machine(i);
+        let heard = t.machine_heard(i);
         assert!(heard[0].flags.contains(Flags::RST) && heard[0].at == 1, "{heard:?}");
     }
     assert_eq!(t.engine.status().services[0].flows, 0);
@@ -67,8 +67,8 @@ fn a_replica_gets_everything_before_the_reset() {
         flags: Flags::RST,
         ..Say::default()
     });
-    assert!(t.to_machine(0)[0].flags.contains(Flags::RST));
-    assert!(t.to_machine(1).is_empty(), "R24: not before it has the bytes");
+    assert!(t.machine_heard(0)[0].flags.contains(Flags::RST));
+    assert!(t.machine_heard(1).is_empty(), "R24: not before it has the bytes");
     t.machine(
         1,
         Say {
@@ -77,7 +77,7 @@ fn a_replica_gets_everything_before_the_reset() {
             ..Say::default()
         },
     );
-    let heard = t.to_machine(1);
+    let heard = t.machine_heard(1);
     assert!(heard[0].flags.contains(Flags::RST) && heard[0].at == 4);
 }
 
@@ -94,7 +94,7 @@ fn what_cannot_be_changes_nothing() {
         });
         assert_eq!(verdict, Verdict::Drop(DropReason::Implausible), "{at} {ack}");
     }
-    assert!(t.to_machine(1).is_empty());
+    assert!(t.machine_heard(1).is_empty());
     // A machine that acknowledges what nobody sent.
     assert_eq!(
         t.machine(
@@ -177,10 +177,10 @@ fn a_syn_on_a_finished_flow_starts_anew() {
         ..Say::default()
     });
     assert!(
-        t.to_machine(1).is_empty(),
+        t.machine_heard(1).is_empty(),
         "R24: the replica that is not done is left to finish"
     );
-    assert_eq!(t.to_machine(0)[0].flags, Flags::SYN);
+    assert_eq!(t.machine_heard(0)[0].flags, Flags::SYN);
     assert_eq!(t.engine.stats().get(Counter::FlowsOpened), 2);
 }
 

@@ -30,9 +30,9 @@ fn the_replicas_cached_answer_goes_out_at_once() {
             ..Say::default()
         },
     );
-    assert!(t.to_client().is_empty(), "I6");
+    assert!(t.client_heard().is_empty(), "I6");
     assert_eq!(down(&mut t, 0).switched, 1);
-    let heard = t.to_client();
+    let heard = t.client_heard();
     assert_eq!(short(&heard), [(1, Some(7), "42\n")]);
     assert_eq!(
         heard[0].ts,
@@ -47,7 +47,7 @@ fn the_replicas_cached_answer_goes_out_at_once() {
         data: b"GET b\n",
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(1)), [(7, Some(4), "GET b\n")]);
+    assert_eq!(short(&t.machine_heard(1)), [(7, Some(4), "GET b\n")]);
     t.machine(
         1,
         Say {
@@ -58,7 +58,7 @@ fn the_replicas_cached_answer_goes_out_at_once() {
             ..Say::default()
         },
     );
-    let heard = t.to_client();
+    let heard = t.client_heard();
     assert_eq!(short(&heard), [(4, Some(13), "43\n")]);
     assert_eq!(heard[0].ts, Some((CLOCK[0].wrapping_add(9), CLIENT_CLOCK)));
 }
@@ -85,7 +85,7 @@ fn bytes_that_the_successor_lacks_follow_from_the_buffer() {
         },
     );
     assert_eq!(
-        short(&t.to_client()),
+        short(&t.client_heard()),
         [(1, Some(4), "1!")],
         "the client does not wait for a replica"
     );
@@ -108,10 +108,10 @@ fn bytes_that_the_successor_lacks_follow_from_the_buffer() {
         },
     );
     assert!(
-        t.to_client().iter().all(|h| h.data.is_empty()),
+        t.client_heard().iter().all(|h| h.data.is_empty()),
         "the client has had that"
     );
-    assert_eq!(short(&t.to_machine(1)).last(), Some(&(4, Some(3), "two")));
+    assert_eq!(short(&t.machine_heard(1)).last(), Some(&(4, Some(3), "two")));
     t.machine(
         1,
         Say {
@@ -121,7 +121,7 @@ fn bytes_that_the_successor_lacks_follow_from_the_buffer() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(3, Some(7), "2!")]);
+    assert_eq!(short(&t.client_heard()), [(3, Some(7), "2!")]);
     t.client(Say {
         at: 7,
         ack: Some(5),
@@ -145,8 +145,8 @@ fn the_dead_do_not_come_back() {
         },
     );
     assert_eq!(verdict, Verdict::Drop(DropReason::Fenced));
-    assert!(t.to_client().is_empty());
-    let answer = t.to_machine(0);
+    assert!(t.client_heard().is_empty());
+    let answer = t.machine_heard(0);
     assert_eq!((answer[0].flags, answer[0].at), (Flags::RST, 1));
 }
 
@@ -161,7 +161,7 @@ fn the_last_machine_stays() {
         data: b"x",
         ..Say::default()
     });
-    assert_eq!(short(&t.to_machine(0)), [(1, Some(1), "x")]);
+    assert_eq!(short(&t.machine_heard(0)), [(1, Some(1), "x")]);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_client_without_an_answer_is_rehomed() {
     });
     t.hush();
     down(&mut t, 0);
-    assert_eq!(t.to_machine(1)[0].flags, Flags::SYN);
+    assert_eq!(t.machine_heard(1)[0].flags, Flags::SYN);
     // Its SYN/ACK becomes the promise; the client hears this machine's own numbers.
     t.machine(
         1,
@@ -184,7 +184,7 @@ fn a_client_without_an_answer_is_rehomed() {
             ..Say::default()
         },
     );
-    let syn_ack = t.to_client();
+    let syn_ack = t.client_heard();
     assert_eq!(syn_ack[0].flags, Flags::SYN | Flags::ACK);
     assert_eq!(pos::seq_of(ISN[0], syn_ack[0].at), ISN[1]);
 }
@@ -229,7 +229,7 @@ fn a_planned_handover_keeps_the_old_original_as_a_replica() {
         ..Say::default()
     });
     for i in 0..2 {
-        assert_eq!(short(&t.to_machine(i)), [(4, Some(3), "def")]);
+        assert_eq!(short(&t.machine_heard(i)), [(4, Some(3), "def")]);
     }
     t.machine(
         0,
@@ -240,7 +240,7 @@ fn a_planned_handover_keeps_the_old_original_as_a_replica() {
             ..Say::default()
         },
     );
-    assert!(t.to_client().is_empty());
+    assert!(t.client_heard().is_empty());
     t.machine(
         1,
         Say {
@@ -250,7 +250,7 @@ fn a_planned_handover_keeps_the_old_original_as_a_replica() {
             ..Say::default()
         },
     );
-    assert_eq!(short(&t.to_client()), [(3, Some(7), "ok")]);
+    assert_eq!(short(&t.client_heard()), [(3, Some(7), "ok")]);
 }
 
 #[test]
