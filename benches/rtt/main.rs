@@ -12,7 +12,12 @@
 //!
 //! `ROUNDS` (default 11) and `SECONDS` (default 1, of each measurement) may be set in the environment.
 
-#[allow(dead_code, reason = "shared with tests and demo; each uses its part")]
+#[allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with tests and demo; each uses its part"
+)]
 #[path = "../../tests/net/lab/mod.rs"]
 mod lab;
 
@@ -29,10 +34,14 @@ use lab::{Family, Lab};
 
 /// Bytes of a request and of its answer, as in the thesis.
 pub const MESSAGE: &str = "64";
-/// The original's servers, and the replicas' on the other core.
-const PORT: u16 = 11111;
-/// The replicas' servers on the same core.
-const SAME_CORE_PORT: u16 = 11112;
+/// Each way has servers and a port of its own, since a machine's port belongs to one service.
+const ROUTED_PORT: u16 = 11110;
+/// `relevo0`.
+const ALONE_PORT: u16 = 11111;
+/// `relevo3`: the replicas' servers run on the other core.
+const REPLICAS_PORT: u16 = 11112;
+/// `relevo3-same`: they run on the same core.
+const SAME_CORE_PORT: u16 = 11113;
 /// Where client, engine and original run.
 const CORE: &str = "0";
 
@@ -67,43 +76,17 @@ fn main() -> ExitCode {
 
     let lab = Lab::new(4);
     let _servers = start_servers(&lab, other_core);
-    let (psc0, psc3, psc3same) = (
-        lab.psc(Family::V4, PORT),
-        lab.psc(Family::V4, PORT + 100),
-        lab.psc(Family::V4, PORT + 200),
-    );
-    let machines = addresses(lab.machines(), Family::V4, PORT);
-    let mut same_core = addresses(lab.machines(), Family::V4, SAME_CORE_PORT);
-    same_core[0] = machines[0];
-    let _engine = Engine::start_by(
-        &lab,
-        &[
-            ServiceConfig::new("rtt0", psc0, &machines[..1]),
-            ServiceConfig::new("rtt3", psc3, &machines),
-            ServiceConfig::new("rtt3same", psc3same, &same_core),
-        ],
-        &["taskset", "-c", CORE],
-    );
-    let way = |name, what, to| Way {
-        name,
-        what,
-        to,
-        rtt_us: Vec::new(),
+    let service = |name, port, machines: usize| {
+        let machines = addresses(&lab.machines()[..machines], Family::V4, port);
+        ServiceConfig::new(name, lab.psc(Family::V4, port), &machines)
     };
-    let mut ways = [
-        way("routed", "plain routing to the machine's own address", machines[0]),
-        way("relevo0", "Relevo, no replica", psc0),
-        way(
-            "relevo3",
-            "Relevo, 3 replicas with their servers on the other core",
-            psc3,
-        ),
-        way(
-            "relevo3-same",
-            "Relevo, 3 replicas with their servers on the same core",
-            psc3same,
-        ),
+    let services = [
+        service("alone", ALONE_PORT, 1),
+        service("replicas", REPLICAS_PORT, 4),
+        service("same-core", SAME_CORE_PORT, 4),
     ];
+    let engine = Engine::start_by(&lab, &services, &["taskset", "-c", CORE]);
+    let mut ways = ways(&lab, &services);
     println!(
         "{MESSAGE}-byte TCP ping-pong, {rounds} rounds of {seconds} s for each of {} ways",
         ways.len()
@@ -119,7 +102,10 @@ fn main() -> ExitCode {
                     line.push_str(&format!("  {} {rtt:.1} us", way.name));
                     way.rtt_us.push(rtt);
                 }
-                Err(error) => return fail(&format!("rtt: {}: {error}", way.name)),
+                Err(error) => {
+                    eprintln!("{}\n{:#}", engine.log(), engine.status());
+                    return fail(&format!("rtt: {}: {error}", way.name));
+                }
             }
         }
         println!("{line}");
@@ -131,6 +117,27 @@ fn main() -> ExitCode {
         }
         Err(error) => fail(&format!("rtt: {error:#}")),
     }
+}
+
+fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> [Way; 4] {
+    let way = |name, what, to| Way {
+        name,
+        what,
+        to,
+        rtt_us: Vec::new(),
+    };
+    let direct = lab.machine(0).addr(Family::V4, ROUTED_PORT);
+    let [alone, replicas, same_core] = services.each_ref().map(|service| service.psc);
+    let replicas_where = [
+        "Relevo, 3 replicas, servers on the other core",
+        "Relevo, 3 replicas, servers on the same core",
+    ];
+    [
+        way("routed", "plain routing to the machine's own address", direct),
+        way("relevo0", "Relevo, no replica", alone),
+        way("relevo3", replicas_where[0], replicas),
+        way("relevo3-same", replicas_where[1], same_core),
+    ]
 }
 
 fn number(name: &str, default: u64, least: u64) -> Result<u64, String> {
@@ -150,16 +157,14 @@ fn fail(why: &str) -> ExitCode {
     ExitCode::from(if why.starts_with("usage") { 2 } else { 1 })
 }
 
-/// A sockperf server on the original, two on each replica.
+/// sockperf servers: on the original one for each way, on the replicas one for each way that has them.
 fn start_servers(lab: &Lab, other_core: &str) -> Vec<Process> {
+    let of_original = [ROUTED_PORT, ALONE_PORT, REPLICAS_PORT, SAME_CORE_PORT].map(|port| (port, CORE));
+    let of_replica = [(REPLICAS_PORT, other_core), (SAME_CORE_PORT, CORE)];
     let mut servers = Vec::new();
     for (i, host) in lab.machines().iter().enumerate() {
-        let cores = if i == 0 {
-            vec![(PORT, CORE)]
-        } else {
-            vec![(PORT, other_core), (SAME_CORE_PORT, CORE)]
-        };
-        for (port, core) in cores {
+        let ports: &[(u16, &str)] = if i == 0 { &of_original } else { &of_replica };
+        for &(port, core) in ports {
             let mut command = host.command("taskset");
             command.args([
                 "-c",
@@ -172,11 +177,8 @@ fn start_servers(lab: &Lab, other_core: &str) -> Vec<Process> {
                 "-p",
                 &port.to_string(),
             ]);
-            servers.push(Process::start(
-                &format!("sockperf-{}-{port}", host.name()),
-                lab.dir(),
-                &mut command,
-            ));
+            let name = format!("sockperf-{}-{port}", host.name());
+            servers.push(Process::start(&name, lab.dir(), &mut command));
             wait_until_listening(host, port);
         }
     }

@@ -1,7 +1,6 @@
 //! What a person writes: a TOML file, turned into a validated [`Config`] or into every complaint about it at once.
 //!
-//! [`file`](self::file) reads keys, [`validate`](self::validate) judges what they say together, [`defaults`] holds every
-//! default, [`Config`]'s `Display` writes the effective file back. Section 10 of the design is the contract.
+//! `file` reads keys, `validate` judges what they say together, [`defaults`] holds every default, [`Config`]'s `Display` writes the effective file back. Section 10 of the design is the contract.
 
 pub mod defaults;
 mod file;

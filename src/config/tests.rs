@@ -397,6 +397,28 @@ fn syntax_errors_have_their_line_and_stand_with_the_others() {
 }
 
 #[test]
+fn the_page_about_it_knows_every_key_and_its_example_is_accepted() {
+    let page = include_str!("../../docs/configuration.md");
+    let example = page.split("```").nth(1).unwrap().strip_prefix("toml\n").unwrap();
+    let config = Config::parse("page", example).unwrap();
+    for line in config.to_string().lines() {
+        if let Some((key, value)) = line.split_once(" = ") {
+            assert!(
+                page.contains(&format!("| `{key}` |")) || key == "detect",
+                "{key} is not on the page"
+            );
+            let plain = value.trim_matches('"');
+            let shown = page.contains(&format!("`{value}`")) || page.contains(&format!("`\"{plain}\"`"));
+            let own = ["name", "psc", "address", "detect"].contains(&key);
+            assert!(own || shown, "{key}'s default, {value}, is not on the page");
+        }
+    }
+    for key in ["floor", "probe_interval", "probes", "hang", "vote", "detect"] {
+        assert!(page.contains(&format!("| `{key}` |")), "{key} is not on the page");
+    }
+}
+
+#[test]
 fn a_missing_file_is_said_plainly() {
     let error = Config::load(Path::new("/nonexistent/relevo.toml")).unwrap_err();
     assert_eq!(

@@ -142,6 +142,7 @@ impl Detector {
         if let Some(watch) = self.watch(machine) {
             watch.down = true;
             watch.burst = None;
+            watch.asked_at = None;
         }
     }
 
@@ -150,6 +151,8 @@ impl Detector {
         if let Some(watch) = self.watch(machine) {
             watch.down = false;
             watch.burst = None;
+            // Its absence is no part of its way.
+            watch.asked_at = None;
             watch.heard_at = now.saturating_sub(watch.interval);
             watch.probed_at = 0;
         }

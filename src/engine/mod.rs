@@ -219,6 +219,8 @@ pub struct Engine {
     /// Flows with work for the next poll.
     dirty: Vec<usize>,
     half_open: usize,
+    /// One of them has legs that the engine speaks to.
+    burdened: bool,
     generation: u32,
     heard: Option<MachineRef>,
 }
@@ -234,6 +236,7 @@ impl Engine {
             timers: Timers::default(),
             dirty: Vec::new(),
             half_open: 0,
+            burdened: false,
             generation: 0,
             heard: None,
         }
@@ -387,8 +390,15 @@ impl Engine {
         if let Some(flow) = self.flows.get_mut(key)
             && !std::mem::replace(&mut flow.dirty, true)
         {
+            self.burdened |= flow.has_followers();
             self.dirty.push(key);
         }
+    }
+
+    /// Whether the next [`Engine::poll`] has replica work to do: worth letting others go first.
+    #[must_use]
+    pub fn is_burdened(&self) -> bool {
+        self.burdened
     }
 
     /// Takes a flow out of all tables; with `reset`, its legs are told.
@@ -417,6 +427,7 @@ impl Engine {
                 self.touch(key);
             }
         }
+        self.burdened = false;
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             self.work(now, key, out);

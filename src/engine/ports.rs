@@ -7,6 +7,13 @@ use std::ops::RangeInclusive;
 /// The port that probes come from (R14); no client is given it on the machines' side.
 pub const PROBE_PORT: u16 = 9;
 
+/// Which shard a client-side port leads to, of a power of two of them: by the low bits but for the lowest, for Linux gives all its
+/// outgoing connections ports of one parity. The rules say the same.
+#[must_use]
+pub fn shard_of(port: u16, shards: u16) -> u16 {
+    (port >> 1) % shards.max(1)
+}
+
 /// The pool of one service in one shard: only ports that lead back to this shard's queue.
 #[derive(Debug)]
 pub struct Ports {
@@ -20,7 +27,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// A pool over the ports of `range` that are congruent to `shard` modulo `shards` (a power of two).
+    /// A pool over the ports of `range` that lead to `shard` of `shards` (a power of two).
     #[must_use]
     pub fn new(range: RangeInclusive<u16>, shard: u16, shards: u16) -> Self {
         Self {
@@ -40,7 +47,7 @@ impl Ports {
         let (range, shard, shards) = (self.range.clone(), self.shard, self.shards);
         let pool = self.pool.get_or_insert_with(|| {
             range
-                .filter(|p| p % shards == shard && *p != PROBE_PORT && *p != 0)
+                .filter(|p| shard_of(*p, shards) == shard && *p != PROBE_PORT && *p != 0)
                 .collect()
         });
         for _ in 0..pool.len() {
@@ -74,23 +81,23 @@ mod tests {
         let mut ports = Ports::new(20_000..=20_007, 1, 2);
         let mut taken = HashSet::new();
         for expected in [
-            Some(40_001),
-            Some(20_001),
+            Some(40_002),
+            Some(20_002),
             Some(20_003),
-            Some(20_005),
+            Some(20_006),
             Some(20_007),
             None,
         ] {
-            let port = ports.take(40_001, |p| taken.contains(&p));
+            let port = ports.take(40_002, |p| taken.contains(&p));
             assert_eq!(port, expected);
             taken.extend(port);
         }
         taken.remove(&20_003);
         ports.give_back(20_003);
-        taken.remove(&20_001);
-        ports.give_back(20_001);
+        taken.remove(&20_002);
+        ports.give_back(20_002);
         assert_eq!(
-            ports.take(40_001, |p| taken.contains(&p)),
+            ports.take(40_002, |p| taken.contains(&p)),
             Some(20_003),
             "the least recently used first"
         );

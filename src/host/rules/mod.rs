@@ -61,6 +61,15 @@ pub enum RulesError {
          CONFIG_NFT_QUEUE (or CONFIG_NETFILTER_XT_TARGET_NFQUEUE and CONFIG_NFT_COMPAT)"
     )]
     NoQueueTarget,
+    /// Some other expression that the ruleset uses.
+    #[error(
+        "this kernel lacks what {what} needs of nf_tables: load the module nft_ct, or take a kernel with CONFIG_NFT_CT (and, \
+         before Linux 6.2, CONFIG_NFT_OBJREF)"
+    )]
+    MissingExpression {
+        /// The rule.
+        what: String,
+    },
     /// A table of this name that an earlier version has left, with other chains or sets.
     #[error("the table inet {TABLE} is there with another {what}: run `relevo rules unload` first ({source})")]
     Stale {
@@ -104,6 +113,7 @@ impl RulesError {
             Some(libc::EOPNOTSUPP) if what == "the transaction" => Self::NoNfTables,
             Some(libc::EAFNOSUPPORT) => Self::NoNfTables,
             Some(libc::EEXIST | libc::EBUSY | libc::EOPNOTSUPP) if declares => Self::Stale { what, source },
+            Some(libc::ENOENT) if !queue && what.starts_with("the rule ") => Self::MissingExpression { what },
             _ => Self::Refused { what, source, queue },
         }
     }

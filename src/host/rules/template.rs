@@ -92,8 +92,8 @@ fn fill(template: &str, config: &Config) -> String {
             for worker in 0..workers {
                 let queue = config.engine.first_queue.saturating_add(worker);
                 let line = line
-                    .replace("%mask%", &format!("0x{:x}", workers - 1))
-                    .replace("%residue%", &format!("0x{worker:x}"))
+                    .replace("%mask%", &format!("0x{:x}", (workers - 1) << 1))
+                    .replace("%residue%", &format!("0x{:x}", worker << 1))
                     .replace("%queue%", &queue.to_string());
                 let _ = writeln!(text, "{line}");
             }
@@ -175,9 +175,9 @@ machine = [{{ name = "a", address = "fd00::2" }}]
         let lines = lines(4);
         let queues: Vec<_> = lines.iter().filter(|line| line.contains("queue num")).collect();
         assert_eq!(queues.len(), 8);
-        assert_eq!(queues[0], "tcp sport & 0x3 == 0x0 queue num 8");
-        assert_eq!(queues[3], "tcp sport & 0x3 == 0x3 queue num 11");
-        assert_eq!(queues[7], "tcp dport & 0x3 == 0x3 queue num 11");
+        assert_eq!(queues[0], "tcp sport & 0x6 == 0x0 queue num 8");
+        assert_eq!(queues[3], "tcp sport & 0x6 == 0x6 queue num 11");
+        assert_eq!(queues[7], "tcp dport & 0x6 == 0x6 queue num 11");
     }
 
     #[test]

@@ -281,6 +281,11 @@ fn answers_of_the_kernel_become_one_sentence_with_the_mend() {
     );
     assert!(answer("the rule of line 9", true, libc::ENOENT).is_unknown_queue());
     assert!(!answer("the rule of line 9", false, libc::ENOENT).is_unknown_queue());
+    assert!(
+        answer("the rule of line 9", false, libc::ENOENT)
+            .to_string()
+            .contains("CONFIG_NFT_CT")
+    );
     let refused = |_| Err(answer("the rule of line 9", true, libc::ENOENT));
     assert!(with_backend(refused).unwrap_err().to_string().contains("nft_queue"));
 }

@@ -46,7 +46,9 @@ impl Capture {
 
     /// Captures TCP at every host of a lab into the directory that `RELEVO_PCAP` names, for people; nothing without it.
     pub fn of_all(hosts: &[&Host]) -> Vec<Self> {
-        let Some(dir) = std::env::var_os("RELEVO_PCAP") else { return Vec::new() };
+        let Some(dir) = std::env::var_os("RELEVO_PCAP") else {
+            return Vec::new();
+        };
         let dir = Path::new(&dir).join(hosts[0].ns());
         std::fs::create_dir_all(&dir).expect("make the directory for captures");
         hosts.iter().map(|host| Self::start(host, "eth0", &dir)).collect()
