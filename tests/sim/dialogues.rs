@@ -234,7 +234,7 @@ fn one_after_the_other_freezes_and_the_last_carries_on() {
 
 #[test]
 fn two_clients_use_the_same_port() {
-    let mut scenario = download().request(50_000, 50_000, Ending::HalfClose);
+    let mut scenario = download().request(200_000, 50_000, Ending::HalfClose);
     scenario.clients.push(scenario.clients[0]);
     (scenario.flows[1].client, scenario.flows[1].port) = (1, scenario.flows[0].port);
     let summary = passes("same port", scenario.fault(When::Packets(50), freeze(0)));

@@ -309,7 +309,7 @@ impl Host {
             return true;
         };
         let old = socket_of(self.slots[i].0);
-        let same = self.opened.iter().any(|o| *o == (from, p.seq));
+        let same = self.opened.contains(&(from, p.seq));
         let over = !same && !old.can_recv();
         if over {
             self.forget(i);

@@ -33,7 +33,9 @@ use crate::world::{Summary, World};
 
 /// A failure: what was broken, and everything that helps to understand it.
 pub struct Failure {
+    /// What was broken.
     pub violation: Violation,
+    /// The last packets, and everybody's state.
     pub report: String,
 }
 

@@ -98,7 +98,7 @@ impl Observer {
     }
 
     /// A client's packet reached the engine.
-    pub fn from_client(&mut self, now: Micros, p: &Packet) -> (Option<usize>, Offsets) {
+    pub fn hear_client(&mut self, now: Micros, p: &Packet) -> (Option<usize>, Offsets) {
         let known = self.by_client(p.src, p.sport);
         if p.has(SYN) && known.is_none_or(|f| self.flows[f].isn != p.seq) {
             let taken = |id: usize| self.flows.iter().any(|f| f.id == id);
@@ -120,7 +120,7 @@ impl Observer {
     }
 
     /// A machine's packet reached the engine.
-    pub fn from_machine(&mut self, m: usize, p: &Packet) -> Offsets {
+    pub fn hear_machine(&mut self, m: usize, p: &Packet) -> Offsets {
         let Some(f) = self.by_peer(p.dst, p.dport) else {
             return (None, None);
         };
@@ -190,7 +190,7 @@ impl Observer {
     }
 
     /// A packet leaves the engine for a client. The offsets are for the trace, whatever the checks say.
-    pub fn to_client(
+    pub fn leave_for_client(
         &mut self,
         now: Micros,
         c: usize,
@@ -439,7 +439,13 @@ impl Observer {
     }
 
     /// A packet leaves the engine for a machine.
-    pub fn to_machine(&mut self, m: usize, p: &Packet, bytes: &[u8], cause: Cause) -> (Offsets, Result<(), Violation>) {
+    pub fn leave_for_machine(
+        &mut self,
+        m: usize,
+        p: &Packet,
+        bytes: &[u8],
+        cause: Cause,
+    ) -> (Offsets, Result<(), Violation>) {
         let peer = (p.src, p.sport);
         let flow = match cause {
             Cause::Client(flow) => flow,

@@ -417,9 +417,9 @@ impl<G: Gateway> World<G> {
         let before = Packet::parse(&bytes).map_err(|text| Violation { rule: "network", text })?;
         let from_machine = host < self.machines();
         let (cause, offsets) = if from_machine {
-            (Cause::Machine(host), self.observer.from_machine(host, &before))
+            (Cause::Machine(host), self.observer.hear_machine(host, &before))
         } else {
-            let (flow, offsets) = self.observer.from_client(self.now, &before);
+            let (flow, offsets) = self.observer.hear_client(self.now, &before);
             (Cause::Client(flow), offsets)
         };
         let checksum = match self.scenario.sums {
@@ -482,10 +482,10 @@ impl<G: Gateway> World<G> {
             return Ok(());
         };
         let (offsets, result) = if host < self.machines() {
-            self.observer.to_machine(host, &packet, bytes, cause)
+            self.observer.leave_for_machine(host, &packet, bytes, cause)
         } else {
             self.observer
-                .to_client(self.now, host - self.machines(), &packet, bytes, cause)
+                .leave_for_client(self.now, host - self.machines(), &packet, bytes, cause)
         };
         let (now, hosts) = (self.now, &self.hosts);
         let how = if cause == Cause::Engine { "engine >>" } else { "     >" };
