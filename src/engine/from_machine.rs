@@ -278,7 +278,7 @@ impl Flow {
             return Verdict::Drop(DropReason::Replica);
         }
         if p.flags.contains(Flags::ACK) {
-            self.clear_stale(cx, p);
+            self.clear_stale(cx, index, p);
         }
         Verdict::Drop(DropReason::Replica)
     }

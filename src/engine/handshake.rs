@@ -2,7 +2,7 @@
 
 use super::context::{Answer, Context};
 use super::flow::{ClientSide, Flow, FlowState, Promise};
-use super::leg::{Leg, LegState, Mode};
+use super::leg::{Leg, Mode};
 use super::pos::{Pos, pos_of};
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
@@ -160,7 +160,7 @@ impl Flow {
             // An old connection of the machine on these addresses (RFC 9293 section 3.5.1, half-open): the client answers with the
             // RST that clears it, and its SYN comes again. Its number is nobody's but that machine's, so it passes as it is.
             if self.original().mode == Mode::Relayed {
-                self.clear_stale(cx, p);
+                self.clear_stale(cx, self.original, p);
                 return Verdict::Drop(DropReason::Relayed);
             }
             return self.pass_raw(checksum, p, bytes, cx);
@@ -169,7 +169,7 @@ impl Flow {
     }
 
     /// A machine that still has an old connection on these addresses is told that it is over (RFC 9293 section 3.5.1).
-    pub fn clear_stale(&mut self, cx: &mut Context, p: &Parsed) {
+    pub fn clear_stale(&mut self, cx: &mut Context, index: usize, p: &Parsed) {
         cx.answer(Answer {
             src: p.dst,
             dst: p.src,
@@ -177,13 +177,13 @@ impl Flow {
             ack: Seq(0),
             flags: Flags::RST,
         });
-        if let Some(leg) = self.legs.iter_mut().find(|l| l.state == LegState::SynSent) {
-            leg.work_due = true;
-        }
+        self.legs[index].work_due = true;
     }
 
     fn pass_raw(&mut self, checksum: Checksum, p: &Parsed, bytes: &mut [u8], cx: &Context) -> Verdict {
         let mut ed = Editor::new(bytes, p);
+        // What an old connection had to say is not for this client.
+        ed.truncate_payload(0);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);
         Verdict::Accept {

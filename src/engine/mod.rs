@@ -428,14 +428,30 @@ impl Engine {
             }
         }
         self.burdened = false;
+        // A stale connection is cleared before its machine is asked again.
+        self.say_answers(out);
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             self.work(now, key, out);
         }
         self.dirty = dirty;
-        for answer in std::mem::take(&mut self.cx.answers) {
+        if self.timers.len() > 2 * self.flows.len() + 64 {
+            let flows = &self.flows;
+            self.timers.retain(|at, key, generation| {
+                flows
+                    .get(key)
+                    .is_some_and(|f| f.generation == generation && f.armed == Some(at))
+            });
+        }
+        self.say_answers(out);
+    }
+
+    fn say_answers(&mut self, out: &mut Outbox) {
+        let mut answers = std::mem::take(&mut self.cx.answers);
+        for answer in answers.drain(..) {
             pump::send(&mut self.cx, &answer.segment(), out);
         }
+        self.cx.answers = answers;
     }
 
     fn work(&mut self, now: Micros, key: usize, out: &mut Outbox) {

@@ -289,7 +289,9 @@ impl Flow {
             .syn
             .mss
             .unwrap_or(super::handshake::default_mss(self.client.addr.ip()));
-        let step = Pos::from(client_mss.saturating_sub(timestamps).max(64));
+        // The client may claim more than any path carries: the machines would not send more than theirs either.
+        let mss = client_mss.min(self.promise.mss);
+        let step = Pos::from(mss.saturating_sub(timestamps).max(64));
         let mut at = from;
         while at < end {
             let len = step.min(end - at);

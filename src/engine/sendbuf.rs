@@ -78,6 +78,11 @@ impl SendBuffer {
     pub fn pushes_in(&self, from: Pos, to: Pos) -> bool {
         self.pushes.iter().any(|p| from < *p && *p <= to)
     }
+    /// Whether so many pieces wait for a leg that soon no more can be kept.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.marks.len() >= MAX_MARKS / 2
+    }
     /// The bytes `[from, from + len)` as two slices.
     #[must_use]
     pub fn slices(&self, from: Pos, len: usize) -> (&[u8], &[u8]) {

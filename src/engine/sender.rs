@@ -244,6 +244,8 @@ impl Sender {
         }
         if moved_edge && matches!(self.timer, Some(Timer::Persist(_))) {
             self.timer = None;
+            // The waits between window probes say nothing of the way to the machine.
+            self.rtt.reset_backoff();
         }
         ack > before || moved_edge
     }

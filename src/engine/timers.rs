@@ -18,6 +18,15 @@ impl Timers {
     pub fn arm(&mut self, at: Micros, flow: usize, generation: u32) {
         self.heap.push(Reverse((at, flow, generation)));
     }
+    /// Entries, those that no longer count included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+    /// Forgets the entries that no longer count: each flow that armed an earlier deadline, or went, left one behind (R18).
+    pub fn retain(&mut self, mut counts: impl FnMut(Micros, usize, u32) -> bool) {
+        self.heap.retain(|Reverse((at, flow, generation))| counts(*at, *flow, *generation));
+    }
     /// The earliest deadline.
     #[must_use]
     pub fn next(&self) -> Option<Micros> {

@@ -27,7 +27,8 @@ impl Flow {
         let slack = cx.slack(self.service);
         let original = self.original();
         let (acked, edge) = (original.acked(), original.sender.edge());
-        let full = self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
+        let full = self.buffer.is_crowded()
+            || self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
         let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
         let mut ahead = false;

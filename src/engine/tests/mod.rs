@@ -4,6 +4,7 @@
 
 mod golden;
 mod replication;
+mod review;
 mod rules;
 mod takeover;
 
