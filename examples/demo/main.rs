@@ -7,7 +7,12 @@
 //! The last line is `demo: ok` (exit code 0) only if nothing at all was wrong; otherwise `demo: FAILED: why` (exit code 1).
 //! `--through nat` puts plain address translation in the engine's place, to show that the demo finds out.
 
-#[allow(dead_code, clippy::panic, clippy::unwrap_used, reason = "shared with tests and bench; each uses its part")]
+#[allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with tests and bench; each uses its part"
+)]
 #[path = "../../tests/net/lab/mod.rs"]
 mod lab;
 
