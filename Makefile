@@ -52,8 +52,9 @@ check-rules: build ## check CONFIG and show the nftables rules that it leads to
 install: build ## install binary, systemd unit and documents under DESTDIR/PREFIX
 	install -D -m 755 $(RELEVO) $(DESTDIR)$(SBINDIR)/relevo
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's#/usr/local/sbin/relevo#$(SBINDIR)/relevo#' systemd/relevo.service > $(DESTDIR)$(UNITDIR)/relevo.service
+	sed 's#/usr/local/#$(PREFIX)/#g' systemd/relevo.service > $(DESTDIR)$(UNITDIR)/relevo.service
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md LICENSE-MIT LICENSE-APACHE
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*
 
 uninstall: ## remove what install has put there; the configuration stays
 	rm -f $(DESTDIR)$(SBINDIR)/relevo $(DESTDIR)$(UNITDIR)/relevo.service

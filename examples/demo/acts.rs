@@ -54,6 +54,18 @@ impl Way {
         if let Some(engine) = &self.engine {
             let takeovers = engine.counter("takeovers");
             report.demand(takeovers > 0, || "the engine counts no takeover".to_owned());
+            for i in 1..MACHINES {
+                let state = engine.machine_state(i);
+                report.demand(state == "up", || {
+                    format!("m{i} is alive, but the engine took it out ({state})")
+                });
+            }
+            for warning in engine.log().lines().filter(|line| line.contains(" WARN ")) {
+                println!(
+                    "  relevo: {}",
+                    warning.split_once(" WARN ").map_or(warning, |(_, text)| text)
+                );
+            }
         }
     }
 }

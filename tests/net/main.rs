@@ -4,7 +4,12 @@
 
 mod command;
 mod flows;
-#[allow(dead_code, clippy::panic, clippy::unwrap_used, reason = "shared with demo and bench; each uses its part")]
+#[allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with demo and bench; each uses its part"
+)]
 mod lab;
 mod proof;
 mod transfer;

@@ -205,12 +205,16 @@ fn no_reset_leaves(end: impl FnOnce(&mut Engine)) {
         let up = client.enter_in(scope, move || {
             Client::connect(psc, DOWN)
                 .expect("connect")
-                .upload(1, 10_000 * MIB, |_| drop(started.send(())))
+                .upload(1, 10_000 * MIB, |_| {
+                    let _ = started.send(());
+                })
         });
         let down = client.enter_in(scope, move || {
             Client::connect(psc, DOWN)
                 .expect("connect")
-                .download(2, 10_000 * MIB, |_| drop(running.send(())))
+                .download(2, 10_000 * MIB, |_| {
+                    let _ = running.send(());
+                })
         });
         is_running.recv().expect("a transfer that runs");
         end(&mut engine);
