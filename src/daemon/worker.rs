@@ -281,8 +281,8 @@ mod tests {
 
     use super::*;
     use crate::engine::{
-        DetectSpec, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta, ServiceId, ServiceSpec,
-        SourceMode, Successor, UnknownPolicy,
+        Checksum, DetectSpec, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta, ServiceId,
+        ServiceSpec, SourceMode, Successor, UnknownPolicy,
     };
     use crate::host::queue::Ready;
 
@@ -307,8 +307,12 @@ mod tests {
             let Some(mut packet) = self.packets.pop() else {
                 return Ok(false);
             };
+            let partial = Meta {
+                checksum: Checksum::Partial,
+                ..Meta::default()
+            };
             self.verdicts
-                .send(judge(Meta::default(), &mut packet))
+                .send(judge(partial, &mut packet))
                 .map_err(io::Error::other)?;
             Ok(true)
         }

@@ -10,7 +10,8 @@ use crate::wire::{Flags, Options, Segment, Seq};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-/// Answers to strangers and the fenced that may wait for one poll; more are forgotten: a host limits its resets, too.
+/// Strangers and the fenced that are answered in one poll; more are not. What is owed to flows of our own is not limited: each can
+/// be owed a RST for the client and one for each leg, once.
 const MAX_ANSWERS: usize = 256;
 /// Events that may wait for the coordinator; more are forgotten, the evidence comes again.
 const MAX_EVENTS: usize = 1_024;
@@ -110,17 +111,15 @@ impl Context {
     }
 
     pub fn answer(&mut self, answer: Answer) {
-        if self.answers.len() < MAX_ANSWERS {
-            if answer.flags.contains(Flags::RST) {
-                self.stats.count(Counter::ResetsSent);
-            }
-            self.answers.push(answer);
+        if answer.flags.contains(Flags::RST) {
+            self.stats.count(Counter::ResetsSent);
         }
+        self.answers.push(answer);
     }
 
     /// Answers a segment that belongs to nothing as RFC 9293 section 3.10.7.1 says; never a RST with a RST.
     pub fn refuse(&mut self, src: SocketAddr, dst: SocketAddr, seq: Seq, ack: Seq, flags: Flags, seq_len: u32) {
-        if flags.contains(Flags::RST) {
+        if flags.contains(Flags::RST) || self.answers.len() >= MAX_ANSWERS {
             return;
         }
         let answer = if flags.contains(Flags::ACK) {

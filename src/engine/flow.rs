@@ -65,6 +65,10 @@ pub struct ClientSide {
     pub largest_window: Pos,
     /// Its latest TSval.
     pub ts_latest: Option<u32>,
+    /// The TSval of its last segment in sequence (RFC 7323's TS.Recent).
+    pub ts_recent: Option<u32>,
+    /// When it was last answered for sending what can't be.
+    pub challenged_at: Option<Micros>,
     /// The acknowledgement that it was last given (u): never runs backwards (I5).
     pub ack_out: Pos,
     /// The right edge of the window that it was last given (u), as it was quantised.

@@ -3,11 +3,14 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::Mode;
-use super::pos::{Pos, length, span, ts_newer};
+use super::pos::{Pos, length, span, ts_newer, ts_not_before};
 use super::sendbuf::Piece;
-use super::spec::Micros;
+use super::spec::{MILLISECOND, Micros};
 use super::{Checksum, Counter, DropReason, Reason, Verdict};
 use crate::wire::{Editor, Flags, Parsed};
+
+/// The least time between two acknowledgements that answer impossible segments of one side.
+pub const CHALLENGE_INTERVAL: Micros = 50 * MILLISECOND;
 
 /// A client's segment on the flow's number lines.
 #[derive(Clone, Copy, Debug)]
@@ -58,21 +61,27 @@ impl Flow {
             v,
             edge,
         };
-        match self.place(seg) {
+        let place = if self.is_stale(p) {
+            Place::Impossible
+        } else {
+            self.place(seg)
+        };
+        match place {
             // RFC 9293 section 3.10.7.4: an unacceptable segment is answered with an ACK and changes nothing.
             Place::Impossible => {
-                self.client.ack_due = !self.is_half_open();
+                self.challenge(now);
                 return Verdict::Drop(DropReason::Implausible);
             }
             // A keep-alive (one byte below the window, RFC 9293 section 3.8.4) moves the machine's idea of the client's clock: what the
-            // engine says after it must not seem older. Nothing further below is believed.
-            Place::Old => {
-                if let Some(ts) = p.options.timestamps.filter(|_| seg.u == self.client.ack_out - 1) {
+            // engine says after it must not seem older. A last segment that is sent again may bring the last acknowledgement: none may
+            // follow it. Both are placed exactly; of what lies further below nothing is believed.
+            Place::Old if seg.end + 1 >= self.client.ack_out => {
+                if let Some(ts) = p.options.timestamps {
                     self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
                 }
-                // A last segment that is sent again may bring the last acknowledgement: none may follow it.
                 self.take_ack(seg.v);
             }
+            Place::Old => {}
             // An acknowledgement that was overtaken: with the number that the machine has been told since, it would count as a duplicate.
             Place::Window if seg.end == seg.u && seg.v < self.client.acked => return Verdict::Drop(DropReason::NoNews),
             Place::Window => {
@@ -83,6 +92,27 @@ impl Flow {
         }
         self.seen_at = now;
         self.on_to_original(cx, now, checksum, seg, p, bytes)
+    }
+
+    /// An acknowledgement for what can't be, at a limited rate (RFC 5961 section 7): two sides that both do so must not keep each other busy.
+    fn challenge(&mut self, now: Micros) {
+        let rested = self
+            .client
+            .challenged_at
+            .is_none_or(|at| now >= at + CHALLENGE_INTERVAL);
+        if rested && !self.is_half_open() {
+            self.client.challenged_at = Some(now);
+            self.client.ack_due = true;
+        }
+    }
+
+    /// RFC 7323 section 5.3, R1: older than what the last segment in sequence showed. The engine stamps what it passes on with the
+    /// client's latest clock, so it must look itself. A connection that was idle for 24 days is taken at its word (section 5.5).
+    fn is_stale(&self, p: &Parsed) -> bool {
+        match (self.client.ts_recent, p.options.timestamps) {
+            (Some(recent), Some(ts)) => !ts_not_before(ts.val, recent),
+            _ => false,
+        }
     }
 
     fn place(&self, seg: Segment) -> Place {
@@ -133,6 +163,9 @@ impl Flow {
         self.client.largest_window = self.client.largest_window.max(seg.edge - seg.v);
         if let Some(ts) = p.options.timestamps {
             self.client.ts_latest = Some(ts_newer(self.client.ts_latest, ts.val));
+            if seg.u <= self.client.ack_out {
+                self.client.ts_recent = Some(ts_newer(self.client.ts_recent, ts.val));
+            }
         }
         Ok(())
     }
@@ -255,7 +288,7 @@ impl Flow {
         let end = self.buffer.end();
         let acked = self.original().acked();
         if u != end && u != self.client.max && u != self.client.ack_out && u != acked {
-            self.client.ack_due = !self.is_half_open();
+            self.challenge(now);
             return Verdict::Drop(DropReason::MisplacedReset);
         }
         cx.stats.count(Counter::ResetsPassed);

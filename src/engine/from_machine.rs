@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
+use super::from_client::CHALLENGE_INTERVAL;
 use super::gate::Offer;
 use super::leg::{LegState, Mode};
 use super::pos::{Pos, pos_of};
@@ -66,7 +67,12 @@ impl Flow {
             return self.syn_ack_again(cx, checksum, index, p, bytes);
         }
         let Some(seg) = self.plausible(index, p) else {
-            self.legs[index].ack_due = self.legs[index].mode == Mode::Relayed;
+            let leg = &mut self.legs[index];
+            let rested = leg.challenged_at.is_none_or(|at| now >= at + CHALLENGE_INTERVAL);
+            if rested && leg.mode == Mode::Relayed {
+                leg.challenged_at = Some(now);
+                leg.ack_due = true;
+            }
             return Verdict::Drop(DropReason::Implausible);
         };
         // After a reset the client hears nothing more, whoever is still played to the end (R24).
@@ -134,6 +140,7 @@ impl Flow {
                 .map(|(l, r)| (pos_of(before, isn, *l), pos_of(before, isn, *r)));
             leg.sender.on_ack(now, seg.u, seg.edge, blocks, seg.pure)
         };
+        leg.largest_window = leg.largest_window.max(seg.edge - seg.u);
         if advanced || seg.edge > edge_before {
             leg.progress_at = now;
         }

@@ -59,6 +59,8 @@ impl Flow {
                 edge: 1 + window,
                 largest_window: window,
                 ts_latest: p.options.timestamps.map(|t| t.val),
+                ts_recent: None,
+                challenged_at: None,
                 ack_out: 1,
                 edge_out: 1,
                 sent: 0,
@@ -151,6 +153,14 @@ impl Flow {
             return self.accept_syn_ack(cx, now, checksum, p, bytes);
         }
         if p.flags.contains(Flags::RST) && p.flags.contains(Flags::ACK) && u == 1 {
+            if self.original().mode == Mode::Relayed && self.has_heir(cx) {
+                // It was to take over, and refuses; another one may not.
+                cx.stats.count(Counter::LegsRefused);
+                let refuser = self.original;
+                self.drop_leg(refuser, &mut cx.budget);
+                self.replace_original(cx, now);
+                return Verdict::Drop(DropReason::Relayed);
+            }
             // RFC 9293 section 3.10.7.3: refused. As the original says.
             cx.stats.count(Counter::ResetsPassed);
             self.end_by_reset(cx, now);

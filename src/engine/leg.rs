@@ -64,6 +64,10 @@ pub struct Leg {
     pub sender: Sender,
     /// Output that the client has not acknowledged (R9).
     pub cache: Stream,
+    /// The largest window that it has offered, in bytes.
+    pub largest_window: Pos,
+    /// When it was last answered for sending what can't be.
+    pub challenged_at: Option<Micros>,
     /// An acknowledgement is owed (R7).
     pub ack_due: bool,
     /// A resend is due although nothing else has happened.
@@ -107,6 +111,8 @@ impl Leg {
             ts_offset: None,
             sender: Sender::new(rtt),
             cache: Stream::new(1),
+            largest_window: 0,
+            challenged_at: None,
             ack_due: false,
             work_due: mode == Mode::Relayed,
             probe_due: false,
@@ -133,6 +139,7 @@ impl Leg {
         // RFC 6691: the MSS option does not count TCP options; a timestamp takes 12 bytes of every segment.
         let payload = if self.timestamps { mss.saturating_sub(12) } else { mss };
         self.sender.open(payload, 1 + Pos::from(window));
+        self.largest_window = Pos::from(window);
         self.progress_at = now;
     }
 

@@ -26,10 +26,11 @@ mod takeover;
 mod timers;
 mod watch;
 
-use crate::wire::{ChecksumMode, Flags, Options, ParseError, Parsed, Segment, Seq};
+use crate::wire::{ChecksumMode, Flags, Options, ParseError, Parsed, Segment, Seq, tcp_checksum_ok};
 use context::Context;
 use flow::{Flow, FlowState};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use table::Table;
 use timers::Timers;
@@ -50,7 +51,7 @@ pub struct Meta {
 /// State of a packet's TCP checksum on delivery (kernel.md: it must be whole and right on the way out).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Checksum {
-    /// Complete: update it incrementally (RFC 1624), so that corruption on the way here stays visible.
+    /// Complete: it is verified, and updated incrementally (RFC 1624), so that corruption on the way through stays visible.
     #[default]
     Complete,
     /// Not computed yet by the sender's kernel: compute it in full.
@@ -216,9 +217,13 @@ pub struct Engine {
     table: Table,
     flows: Slab<Box<Flow>>,
     timers: Timers,
+    /// How many deadlines may pile up before those that no longer count are thrown out.
+    sweep_at: usize,
     /// Flows with work for the next poll.
     dirty: Vec<usize>,
     half_open: usize,
+    /// Clients that had not proved themselves when they came, oldest first; those that have since are passed over.
+    unproved: VecDeque<(usize, u32)>,
     /// One of them has legs that the engine speaks to.
     burdened: bool,
     generation: u32,
@@ -234,8 +239,10 @@ impl Engine {
             cx: Context::new(spec),
             flows: Slab::new(),
             timers: Timers::default(),
+            sweep_at: 64,
             dirty: Vec::new(),
             half_open: 0,
+            unproved: VecDeque::new(),
             burdened: false,
             generation: 0,
             heard: None,
@@ -247,6 +254,10 @@ impl Engine {
         self.cx.stats.count(Counter::PacketsIn);
         self.heard = None;
         let verdict = match Parsed::parse(packet) {
+            // Nobody has looked at it on the way here, and replicas get its bytes with a checksum of the engine's own making.
+            Ok(parsed) if meta.checksum == Checksum::Complete && !tcp_checksum_ok(packet, &parsed) => {
+                Verdict::Drop(DropReason::Checksum)
+            }
             Ok(parsed) => self.dispatch(now, meta, &parsed, packet),
             Err(ParseError::Fragment) => Verdict::Drop(DropReason::Fragment),
             Err(ParseError::Malformed | ParseError::NotTcp) => Verdict::Drop(DropReason::Malformed),
@@ -364,10 +375,10 @@ impl Engine {
     }
 
     fn open_flow(&mut self, now: Micros, meta: Meta, id: ServiceId, p: &Parsed, packet: &mut [u8]) -> Verdict {
-        let limits = &self.cx.spec.limits;
-        if self.flows.len() >= limits.max_flows || self.half_open >= limits.max_half_open {
+        if self.flows.len() >= self.cx.spec.limits.max_flows {
             return Verdict::Drop(DropReason::TableFull);
         }
+        self.make_room_for_half_open();
         let Some(machine) = self.cx.serving(id) else {
             return Verdict::Drop(DropReason::NoMachine);
         };
@@ -381,9 +392,28 @@ impl Engine {
         let key = self.flows.insert(flow);
         self.table.insert(id, p.src, peer, key);
         self.half_open += 1;
+        self.unproved.push_back((key, self.generation));
         self.cx.stats.count(Counter::FlowsOpened);
         self.touch(key);
         verdict
+    }
+
+    /// R18: at the limit the oldest unproved client makes room, as a SYN backlog's would: a flood of forged SYNs must not lock out real
+    /// clients, who prove themselves within a round trip.
+    fn make_room_for_half_open(&mut self) {
+        while let Some((key, generation)) = self.unproved.front().copied() {
+            let flow = self
+                .flows
+                .get(key)
+                .filter(|f| f.generation == generation && f.is_half_open());
+            if flow.is_some() {
+                if self.half_open < self.cx.spec.limits.max_half_open {
+                    return;
+                }
+                self.forget(key, true);
+            }
+            self.unproved.pop_front();
+        }
     }
 
     fn touch(&mut self, key: usize) {
@@ -435,13 +465,15 @@ impl Engine {
             self.work(now, key, out);
         }
         self.dirty = dirty;
-        if self.timers.len() > 2 * self.flows.len() + 64 {
+        if self.timers.len() > self.sweep_at {
             let flows = &self.flows;
             self.timers.retain(|at, key, generation| {
                 flows
                     .get(key)
                     .is_some_and(|f| f.generation == generation && f.armed == Some(at))
             });
+            // Twice what counts: so a sweep costs each deadline that was armed since a constant share.
+            self.sweep_at = 2 * self.timers.len() + 64;
         }
         self.say_answers(out);
     }
@@ -457,7 +489,9 @@ impl Engine {
     fn work(&mut self, now: Micros, key: usize, out: &mut Outbox) {
         let Some(flow) = self.flows.get_mut(key) else { return };
         flow.dirty = false;
+        let before = flow.is_half_open();
         flow.pump(&mut self.cx, now, out);
+        self.half_open -= usize::from(before && !flow.is_half_open());
         if flow.is_forgettable(&self.cx, now) {
             self.forget(key, true);
             return;

@@ -281,7 +281,7 @@ impl Sender {
     }
 
     fn on_duplicate(&mut self) {
-        self.dup_acks += 1;
+        self.dup_acks = self.dup_acks.saturating_add(1);
         let lost = self.dup_acks >= DUP_THRESHOLD || self.sacked.total() >= Pos::from(DUP_THRESHOLD) * self.mss;
         match self.recover {
             Some(_) => self.hole_due |= !self.sacked.is_empty(),

@@ -23,6 +23,8 @@ counted_enum! {
     DropReason {
         /// Not a whole, consistent IPv4/IPv6 + TCP packet.
         Malformed => "malformed",
+        /// Its TCP checksum is wrong.
+        Checksum => "checksum",
         /// A fragment of PSC traffic (R20).
         Fragment => "fragment",
         /// Neither to a PSC nor from a machine of one.

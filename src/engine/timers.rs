@@ -25,7 +25,8 @@ impl Timers {
     }
     /// Forgets the entries that no longer count: each flow that armed an earlier deadline, or went, left one behind (R18).
     pub fn retain(&mut self, mut counts: impl FnMut(Micros, usize, u32) -> bool) {
-        self.heap.retain(|Reverse((at, flow, generation))| counts(*at, *flow, *generation));
+        self.heap
+            .retain(|Reverse((at, flow, generation))| counts(*at, *flow, *generation));
     }
     /// The earliest deadline.
     #[must_use]

@@ -3,8 +3,8 @@
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
 
 mod golden;
+mod hostile;
 mod replication;
-mod review;
 mod rules;
 mod takeover;
 
