@@ -87,7 +87,7 @@ counted_enum! {
         Retransmissions => "retransmissions",
         /// Retransmission timeouts of legs.
         Timeouts => "timeouts",
-        /// Bytes released to a leg past its causality bound after waiting (R23).
+        /// Waits of a leg for its own machine's output that were given up (R23).
         CausalityReleases => "causality_releases",
         /// Acknowledgements sent to clients on a replica's behalf (R6).
         ClientAcks => "client_acks",
