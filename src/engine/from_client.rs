@@ -95,7 +95,7 @@ impl Flow {
     }
 
     /// An acknowledgement for what can't be, at a limited rate (RFC 5961 section 7): two sides that both do so must not keep each other busy.
-    fn challenge(&mut self, now: Micros) {
+    pub fn challenge(&mut self, now: Micros) {
         let rested = self
             .client
             .challenged_at

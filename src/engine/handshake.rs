@@ -107,6 +107,11 @@ impl Flow {
         if again {
             cx.suspect(self.service, self.original().machine, Reason::UnansweredSyn);
         }
+        self.syn_to_original(cx, checksum, p, bytes)
+    }
+
+    /// R2: a SYN of the client with what is let through of it.
+    fn syn_to_original(&self, cx: &Context, checksum: Checksum, p: &Parsed, bytes: &mut [u8]) -> Verdict {
         let machine = cx.machine(self.service, self.original().machine).addr;
         let mut ed = Editor::new(bytes, p);
         ed.keep_syn_options(ALLOWED);
@@ -121,21 +126,20 @@ impl Flow {
     }
 
     /// A SYN on a live flow is the original's to judge (R21): it answers with a challenge ACK (RFC 5961 section 4.2).
-    pub fn challenge_syn(&mut self, cx: &Context, checksum: Checksum, p: &Parsed, bytes: &mut [u8]) -> Verdict {
+    /// Where the engine speaks to the original, it challenges in its stead.
+    pub fn challenge_syn(
+        &mut self,
+        cx: &Context,
+        now: Micros,
+        checksum: Checksum,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
         if self.original().mode == Mode::Relayed || !self.original().is_open() {
-            self.client.ack_due = true;
+            self.challenge(now);
             return Verdict::Drop(DropReason::Relayed);
         }
-        let machine = cx.machine(self.service, self.original().machine).addr;
-        let mut ed = Editor::new(bytes, p);
-        ed.keep_syn_options(ALLOWED);
-        ed.clear_ecn_setup();
-        ed.truncate_payload(0);
-        ed.set_src(self.peer);
-        ed.set_dst(machine);
-        Verdict::Accept {
-            len: ed.finish(checksum.into()),
-        }
+        self.syn_to_original(cx, checksum, p, bytes)
     }
 
     /// What the original says before its SYN/ACK has been seen.

@@ -161,7 +161,7 @@ pub struct EngineSpec {
     pub services: Vec<ServiceSpec>,
     /// R18.
     pub limits: Limits,
-    /// Which shard this is: it owns the flows whose client-side port is told by bits 1 and up (see the rules).
+    /// Which shard this is: it owns the flows whose client-side port leads to it by its low bits but for the lowest (see the rules).
     pub shard: u16,
     /// How many shards there are; a power of two.
     pub shards: u16,
