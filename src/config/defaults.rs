@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::QueueKind;
 use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, SECOND, SourceMode, Successor, UnknownPolicy};
 
 /// `[engine] workers`: queues, and threads to serve them.
@@ -10,6 +11,8 @@ pub const WORKERS: u16 = 2;
 pub const FIRST_QUEUE: u16 = 0;
 /// `[engine] admin_socket`, also where `relevo status` looks unless told otherwise.
 pub const ADMIN_SOCKET: &str = "/run/relevo/admin.sock";
+/// `[engine] queue`.
+pub const QUEUE: QueueKind = QueueKind::Direct;
 /// `[engine] sysctls`: whether `relevo run` sets what it needs under /proc/sys.
 pub const SYSCTLS: bool = true;
 

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::problems::{At, Collector, Problems};
 use super::reader::{Reader, integer};
 use super::values::{DURATION, SIZE, parse_duration, parse_ports, parse_size};
-use super::{Config, EngineConfig, MachineConfig, ServiceConfig, defaults, validate};
+use super::{Config, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
 use crate::engine::{DetectSpec, Limits, MaxLag, Micros, SourceMode, Successor, UnknownPolicy};
 
 /// A service as read, with the places of what [`validate`] compares.
@@ -102,6 +102,15 @@ fn read_engine(problems: &mut Collector<'_>, root: &mut Reader<'_, '_>) -> Engin
         first_queue: raw.first_queue.value,
         admin_socket: table
             .or(p, "admin_socket", PathBuf::from(defaults::ADMIN_SOCKET), absolute_path)
+            .value,
+        queue: table
+            .or(p, "queue", defaults::QUEUE, |value| {
+                let named = |kind: &QueueKind| value.as_str() == Some(kind.name());
+                QueueKind::ALL
+                    .into_iter()
+                    .find(named)
+                    .ok_or("\"direct\" or \"nfq\"".into())
+            })
             .value,
         sysctls: table
             .or(p, "sysctls", defaults::SYSCTLS, |value| {

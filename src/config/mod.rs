@@ -38,6 +38,29 @@ pub struct Config {
     pub services: Vec<ServiceConfig>,
 }
 
+/// `[engine] queue`: how packets are taken from the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Over a netlink socket of Relevo's own.
+    Direct,
+    /// Over the `nfq` crate.
+    Nfq,
+}
+
+impl QueueKind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Direct, Self::Nfq];
+
+    /// The word for it in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Nfq => "nfq",
+        }
+    }
+}
+
 /// `[engine]`: what holds for the whole host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineConfig {
@@ -47,6 +70,8 @@ pub struct EngineConfig {
     pub first_queue: u16,
     /// Where `relevo status` and the other commands find the daemon.
     pub admin_socket: PathBuf,
+    /// How packets are taken from the kernel.
+    pub queue: QueueKind,
     /// Whether `relevo run` sets the sysctls that it needs.
     pub sysctls: bool,
     /// R18, for the whole host: [`Config::engine_spec`] gives each shard its share.

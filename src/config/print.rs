@@ -27,6 +27,7 @@ impl fmt::Display for EngineConfig {
         writeln!(f, "workers = {}", self.workers)?;
         writeln!(f, "first_queue = {}", self.first_queue)?;
         writeln!(f, "admin_socket = {}", quoted(&self.admin_socket.to_string_lossy()))?;
+        writeln!(f, "queue = \"{}\"", self.queue.name())?;
         writeln!(f, "sysctls = {}", self.sysctls)?;
         writeln!(f, "max_flows = {}", limits.max_flows)?;
         writeln!(f, "max_half_open = {}", limits.max_half_open)?;

@@ -75,6 +75,7 @@ fn what_is_printed_reads_back() {
 workers = 8
 first_queue = 16
 admin_socket = "/tmp/a \"quoted\" path"
+queue = "nfq"
 sysctls = false
 max_flows = 1_000
 max_half_open = 0x10
@@ -155,6 +156,10 @@ fn values_of_the_engine() {
         (
             "admin_socket = \"here\"",
             "admin_socket: found \"here\", expected an absolute path",
+        ),
+        (
+            "queue = \"fast\"",
+            "queue: found \"fast\", expected \"direct\" or \"nfq\"",
         ),
         ("sysctls = \"yes\"", "sysctls: found \"yes\", expected true or false"),
         ("max_flows = 1", "at least one for each of 2 workers"),

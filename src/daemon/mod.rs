@@ -15,7 +15,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::{self, IsTerminal, Read};
 use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -28,13 +28,13 @@ use anyhow::{Context, bail};
 use rustix::thread::CapabilitySet;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, HostPath};
+use crate::config::{Config, HostPath, QueueKind};
 use crate::engine::{Engine, EngineSpec};
 use crate::host::admin::AdminSocket;
 use crate::host::inject::Injector;
 use crate::host::notify::notify;
 use crate::host::probe::Pinger;
-use crate::host::queue::{NfqQueue, Waker};
+use crate::host::queue::{DirectQueue, NfqQueue, PacketQueue, Waker};
 use crate::host::signals::{Closer, Request as Signal, Waiter};
 use crate::host::{clock, route, rules, sysctl};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
@@ -140,7 +140,7 @@ struct ToCoordinator {
 /// What a worker needs of the host, opened while the process has one thread.
 struct Opened {
     queue_number: u16,
-    queue: NfqQueue,
+    queue: Box<dyn PacketQueue + Send>,
     injector: Injector,
 }
 
@@ -326,7 +326,8 @@ fn settle_sysctls(config: &Config) -> anyhow::Result<()> {
 fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
     let open = |shard: u16| {
         let queue_number = config.engine.first_queue + shard;
-        let queue = NfqQueue::open(queue_number).with_context(|| format!("can't open packet queue {queue_number}"))?;
+        let queue = open_queue(config.engine.queue, queue_number)
+            .with_context(|| format!("can't open packet queue {queue_number}"))?;
         let injector = Injector::open().context("can't open the raw sockets")?;
         Ok(Opened {
             queue_number,
@@ -335,6 +336,13 @@ fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
         })
     };
     (0..config.engine.workers).map(open).collect()
+}
+
+fn open_queue(kind: QueueKind, number: u16) -> io::Result<Box<dyn PacketQueue + Send>> {
+    Ok(match kind {
+        QueueKind::Direct => Box::new(DirectQueue::open(number)?),
+        QueueKind::Nfq => Box::new(NfqQueue::open(number)?),
+    })
 }
 
 /// The rules come last: from here on packets are diverted, and the queues are there to take them.

@@ -191,6 +191,7 @@ impl<Q: PacketQueue> Worker<Q> {
                 break;
             }
         }
+        self.queue.flush();
         Ok(())
     }
 
@@ -316,6 +317,7 @@ mod tests {
                 .map_err(io::Error::other)?;
             Ok(true)
         }
+        fn flush(&mut self) {}
         fn counters(&self) -> QueueCounters {
             QueueCounters::default()
         }

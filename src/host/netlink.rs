@@ -3,7 +3,7 @@
 //! Everything here is in host byte order (`linux/netlink.h`), unless an attribute's own definition says otherwise.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, sockopt};
 
@@ -135,6 +135,31 @@ impl Socket {
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 
+    /// What does not fit into the receive buffer is lost without the next `recv` failing (NETLINK_NO_ENOBUFS).
+    pub fn mute_overrun(&self) -> io::Result<()> {
+        let on: libc::c_int = 1;
+        // SAFETY: the descriptor is open, and the option's value is `on`, which outlives the call, with its own size.
+        let done = unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_NETLINK,
+                libc::NETLINK_NO_ENOBUFS,
+                (&raw const on).cast(),
+                size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        if done == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+
+    /// The socket alone, without mnl's view of it: fit to be handed to another thread.
+    pub fn into_fd(self) -> io::Result<OwnedFd> {
+        self.fd().try_clone_to_owned()
+    }
+
     /// Room for what a large transaction needs in both directions; more than the system's limit only as root.
     pub fn make_room(&self, bytes: usize) {
         let _ = sockopt::set_socket_recv_buffer_size_force(self.fd(), bytes);
@@ -181,6 +206,12 @@ impl Socket {
                 return Ok(answers);
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
     }
 }
 
