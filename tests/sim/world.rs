@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::net::Link;
 use crate::observer::{Cause, Observer};
 use crate::packet::{Packet, SYN};
+use crate::pcap::Capture;
 use crate::rng::Rng;
 use crate::scenario::{CLIENT_IFINDEX, Fault, MACHINE_IFINDEX, Scenario, Sums, When, client_addr};
 use crate::trace::Trace;
@@ -117,6 +118,8 @@ pub struct World<G> {
     outbox: Outbox,
     observer: Observer,
     pub trace: Trace,
+    /// By host: what its link carried, if anybody wants to see it.
+    pub captures: Vec<Capture>,
     scripts: Rc<Vec<Script>>,
     /// Machines first, then clients.
     hosts: Vec<Host>,
@@ -173,6 +176,7 @@ impl<G: Gateway> World<G> {
             engine,
             outbox: Outbox::new(),
             trace: Trace::default(),
+            captures: Vec::new(),
             up: hosts
                 .iter()
                 .enumerate()
@@ -227,6 +231,20 @@ impl<G: Gateway> World<G> {
             number: self.number,
             what,
         }));
+    }
+
+    /// Keeps what each link carries.
+    pub fn capture(&mut self) {
+        self.captures.resize_with(self.hosts.len(), Capture::default);
+    }
+
+    /// Writes the captures of all links, one file each.
+    pub fn write_captures(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        for (capture, host) in self.captures.iter().zip(&self.hosts) {
+            let name = format!("seed-{}-{}.pcap", self.scenario.seed, host.name.replace(' ', "-"));
+            capture.write(&dir.join(name))?;
+        }
+        Ok(())
     }
 
     /// Runs to the end.
@@ -415,6 +433,9 @@ impl<G: Gateway> World<G> {
 
     fn engine_packet(&mut self, host: usize, mut bytes: Vec<u8>) -> Result<(), Violation> {
         let before = Packet::parse(&bytes).map_err(|text| Violation { rule: "network", text })?;
+        if let Some(capture) = self.captures.get_mut(host) {
+            capture.packet(self.now, &bytes);
+        }
         let from_machine = host < self.machines();
         let (cause, offsets) = if from_machine {
             (Cause::Machine(host), self.observer.hear_machine(host, &before))
@@ -481,6 +502,9 @@ impl<G: Gateway> World<G> {
             ensure!(false, "I6", "a packet for {} from {cause:?}", packet.dst);
             return Ok(());
         };
+        if let Some(capture) = self.captures.get_mut(host) {
+            capture.packet(self.now, bytes);
+        }
         let (offsets, result) = if host < self.machines() {
             self.observer.leave_for_machine(host, &packet, bytes, cause)
         } else {
@@ -553,6 +577,9 @@ impl<G: Gateway> World<G> {
                 }
             }
             if !again {
+                // What it fed past causality may not take over, and what it has of its output is not looked at (R23).
+                let fit = self.detector.is_some() && !self.engine.has_released();
+                self.observer.check_replayed(fit)?;
                 return self.set_engine_timer();
             }
         }
