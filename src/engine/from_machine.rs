@@ -111,7 +111,8 @@ impl Flow {
             end,
             u,
             edge,
-            pure: v == end && v == leg.sent,
+            // Also one beyond a hole, whose data was lost on the way here: to the client it is a duplicate all the same.
+            pure: v == end && v >= leg.sent,
         })
     }
 
