@@ -116,7 +116,11 @@ pub struct Leg {
     pub whole: u64,
     /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
     pub latest: (u64, bool),
+    /// Whether that packet bears its newest time stamp.
+    pub latest_is_newest: bool,
     pub stamps: Option<Stamps>,
+    /// What is added to its clock on the way to the client: fixed from its first packet on.
+    pub clock_offset: Option<u32>,
     pub told: Told,
     /// A reset ended it.
     pub reset: bool,
@@ -140,6 +144,7 @@ impl Leg {
     pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
+            self.latest_is_newest = self.stamps.is_some_and(|s| s.latest == tsval);
         }
         if p.has(RST) {
             // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one

@@ -344,6 +344,20 @@ impl Observer {
             cause != Cause::Engine,
         )?;
         let ack = place(p.ack, flow.isn, flow.told.ack);
+        // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
+        if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
+            && flow.takeovers <= 1
+            && let Some(leg) = &mut flow.legs[m]
+            && let Some((stamps, true)) = leg.stamps.map(|s| (s, leg.latest_is_newest))
+        {
+            let offset = told.wrapping_sub(stamps.latest);
+            let fixed = *leg.clock_offset.get_or_insert(offset);
+            ensure!(
+                offset == fixed,
+                "R5",
+                "the clock of machine {m} has the offset {offset} after {fixed}"
+            );
+        }
         let said = ack == flow.told.ack as i64
             && ack + (i64::from(p.win) << promise.scale.map_or(0, u32::from)) <= flow.told.edge as i64;
         if let Cause::Machine(m) = cause

@@ -42,6 +42,8 @@ enum Happening {
     Connect(usize),
     Fault(usize),
     Tick,
+    /// The engine runs again after a stall.
+    Resume,
 }
 
 struct Entry {
@@ -128,6 +130,8 @@ pub struct World<G> {
     stopped: Vec<bool>,
     frozen_at: Vec<Option<Micros>>,
     ever_frozen: Vec<bool>,
+    /// The engine does not run before this time.
+    stalled_until: Micros,
     now: Micros,
     queue: BinaryHeap<Reverse<Entry>>,
     number: u64,
@@ -190,6 +194,7 @@ impl<G: Gateway> World<G> {
             stopped: vec![false; n],
             frozen_at: vec![None; n],
             ever_frozen: vec![false; n],
+            stalled_until: 0,
             hosts,
             now: 0,
             queue: BinaryHeap::new(),
@@ -259,6 +264,14 @@ impl<G: Gateway> World<G> {
                 healed = true;
                 self.up.iter_mut().chain(&mut self.down).for_each(Link::heal);
             }
+            let for_engine = matches!(
+                entry.what,
+                Happening::ToEngine(..) | Happening::Engine(_) | Happening::Fault(_)
+            );
+            if for_engine && self.now < self.stalled_until {
+                self.at(self.stalled_until, entry.what);
+                continue;
+            }
             match entry.what {
                 Happening::ToEngine(host, packet) => self.engine_packet(host, packet)?,
                 Happening::ToHost(host, packet) => self.host_run(host, Some(packet))?,
@@ -274,6 +287,11 @@ impl<G: Gateway> World<G> {
                 }
                 Happening::Connect(flow) => self.connect(flow)?,
                 Happening::Fault(i) => self.strike(self.scenario.faults[i].1)?,
+                Happening::Resume => {
+                    if let Some(detector) = &mut self.detector {
+                        detector.handle_stall(self.now);
+                    }
+                }
                 Happening::Tick => {
                     if self.tick()? {
                         return Ok(self.finish());
@@ -685,6 +703,12 @@ impl<G: Gateway> World<G> {
                 }
                 self.observer
                     .machine_told(self.now, usize::from(machine.machine.0), false);
+            }
+            Fault::Stall { micros } => {
+                self.engine_rest()?;
+                self.stalled_until = self.now + micros;
+                self.at(self.stalled_until, Happening::Resume);
+                return Ok(());
             }
             Fault::Failover { to } => {
                 self.command(Command::Failover {
