@@ -595,8 +595,8 @@ impl<G: Gateway> World<G> {
                 }
             }
             if !again {
-                // What it fed past causality may not take over, and what it has of its output is not looked at (R23).
-                let fit = self.detector.is_some() && !self.engine.has_released();
+                // What was fed past causality may not take over (R23), and what did not fit the cache's bound comes later.
+                let fit = self.detector.is_some() && !self.engine.has_released() && !self.engine.has_skipped();
                 self.observer.check_replayed(fit)?;
                 return self.set_engine_timer();
             }
