@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo bench-rtt load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo bench-rtt load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -31,6 +31,14 @@ build: ## build the binary in release mode
 
 test: deps ## unit tests, simulation, and real stacks in network namespaces
 	$(CARGO) test --locked --no-fail-fast
+
+sim: ## run SEEDS=10000 drawn schedules FROM=1 around the engine; PCAP=dir keeps captures of one, or of those that fail
+	@scripts/number.sh SEEDS "$(SEEDS)" "make sim [SEEDS=n] [FROM=seed] [PCAP=dir]"
+	@scripts/number.sh FROM "$(FROM)" "make sim [SEEDS=n] [FROM=seed] [PCAP=dir]"
+	@SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FROM) PCAP=$(abspath $(PCAP)) $(CARGO) test -q --locked --test sim -- --exact sim >/dev/null
+
+mutants: ## break one rule of the engine at a time: the simulation must catch each
+	@$(CARGO) test -q --locked --features mutants --test sim -- --exact mutants::mutants >/dev/null
 
 demo: deps ## freeze the original in the middle of a redis load, an upload and a download
 	$(CARGO) build --release --locked --bin relevo --example demo

@@ -21,4 +21,6 @@ pub mod daemon;
 pub mod engine;
 #[allow(unsafe_code, reason = "the kernel speaks C; each block says why it holds")]
 pub mod host;
+#[doc(hidden)]
+pub mod mutant;
 pub mod wire;

@@ -8,6 +8,7 @@ use super::leg::{LegState, Mode};
 use super::pos::{Pos, pos_of};
 use super::spec::Micros;
 use super::{Checksum, Counter, DropReason, Verdict};
+use crate::mutant::{self, Mutation};
 use crate::wire::{Editor, Flags, Parsed, SackBlocks};
 
 /// A machine's segment on the flow's number lines.
@@ -36,6 +37,9 @@ impl Flow {
         let is_original = index == self.original;
         match self.legs[index].state {
             // R13: whoever lost this flow is told so when it speaks, and the client never hears of it.
+            LegState::Gone if mutant::is(Mutation::FenceOpen) && self.state == FlowState::Open => {
+                self.open_machine(cx, now, checksum, self.original, p, bytes)
+            }
             LegState::Gone => {
                 cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
                 Verdict::Drop(DropReason::Fenced)
@@ -80,6 +84,10 @@ impl Flow {
             self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
             self.hear_replica(cx, now, index, seg, p, bytes);
+            if mutant::is(Mutation::ReplicaSpeaks) && seg.end > seg.v {
+                let offer = self.offer(cx);
+                return self.on_to_client(cx, checksum, seg, offer, p, bytes);
+            }
             Verdict::Drop(DropReason::Replica)
         }
     }
@@ -103,7 +111,8 @@ impl Flow {
             end,
             u,
             edge,
-            pure: v == end && v == leg.sent,
+            // Also one beyond a hole, whose data was lost on the way here: to the client it is a duplicate all the same.
+            pure: v == end && v >= leg.sent,
         })
     }
 
@@ -190,7 +199,9 @@ impl Flow {
         let mut ed = Editor::new(bytes, p);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);
-        ed.set_seq(self.promised_seq(seg.v));
+        if !mutant::is(Mutation::SeqUntranslated) {
+            ed.set_seq(self.promised_seq(seg.v));
+        }
         ed.set_ack(self.client_seq(offer.ack));
         ed.set_window(window);
         if let Some(mut ts) = p.options.timestamps {

@@ -4,6 +4,7 @@ use super::context::Context;
 use super::flow::Flow;
 use super::leg::Leg;
 use super::pos::{Pos, span, ts_newer, ts_not_before};
+use crate::mutant::{self, Mutation};
 use crate::wire::{Editor, Parsed, Seq};
 
 /// What one flow may buffer when the shard is short of memory (R5).
@@ -35,8 +36,12 @@ impl Flow {
         let original = self.original();
         let (mut ack, mut edge) = (original.acked(), original.sender.edge());
         for leg in self.replicas() {
-            ack = ack.min(leg.acked() + slack);
-            edge = edge.min(leg.sender.edge() + slack);
+            if !mutant::is(Mutation::CommitIgnoresReplicas) {
+                ack = ack.min(leg.acked() + slack + Pos::from(mutant::is(Mutation::CommitOffByOne)));
+            }
+            if !mutant::is(Mutation::WindowIgnoresReplicas) {
+                edge = edge.min(leg.sender.edge() + slack);
+            }
         }
         if self.must_keep() {
             edge = edge.min(self.buffer.base() + span(self.buffer_limit(cx)));
@@ -44,6 +49,9 @@ impl Flow {
         if self.buffer.fin().is_some() {
             // The client has said that it has no more to send: nothing is gained by inviting it.
             edge = self.client.edge_out;
+        }
+        if mutant::is(Mutation::AckBackwards) {
+            return Offer { ack: ack - 1, edge };
         }
         Offer {
             ack: ack.max(self.client.ack_out),
@@ -67,7 +75,8 @@ impl Flow {
     #[must_use]
     pub fn window_field(&self, offer: Offer) -> (u16, Pos) {
         let shift = self.promise.wscale.unwrap_or(0);
-        let units = (offer.edge - offer.ack).max(0) >> shift;
+        let unit = if mutant::is(Mutation::WindowUnscaled) { 0 } else { shift };
+        let units = (offer.edge - offer.ack).max(0) >> unit;
         let field = u16::try_from(units).unwrap_or(u16::MAX);
         (field, offer.ack + (Pos::from(field) << shift))
     }
@@ -85,7 +94,8 @@ impl Flow {
     /// read as if said about the clipped number.
     #[must_use]
     pub fn is_news(&self, offer: Offer, u: Pos, repeats: bool) -> bool {
-        offer.ack > self.client.ack_out
+        mutant::is(Mutation::FalseNews)
+            || offer.ack > self.client.ack_out
             || self.window_field(offer).1 > self.client.edge_out
             || (repeats && u == offer.ack)
     }
@@ -99,7 +109,13 @@ impl Flow {
                 .ts_out
                 .map_or(0, |out| out.wrapping_sub(leg.ts_latest.unwrap_or(val)))
         });
-        let out = ts_newer(self.client.ts_out, val.wrapping_add(offset));
+        let out = if mutant::is(Mutation::ClockBackwards) {
+            val
+        } else if mutant::is(Mutation::ClockOffsetSign) {
+            ts_newer(self.client.ts_out, val.wrapping_sub(offset))
+        } else {
+            ts_newer(self.client.ts_out, val.wrapping_add(offset))
+        };
         self.client.ts_out = Some(out);
         out
     }
@@ -115,7 +131,7 @@ impl Flow {
     /// meant "received twice" (RFC 2883), above it they would mean "received, but not what is before". The same holds for blocks
     /// at or below `ack` when it is the machine's packet that is late.
     pub fn clip_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, u: Pos, ack: Pos) {
-        if p.options.sack.is_empty() || u == ack {
+        if p.options.sack.is_empty() || u == ack || mutant::is(Mutation::BlocksNotClipped) {
             return;
         }
         let known = self.client_seq(self.original().acked().max(ack));
@@ -125,7 +141,7 @@ impl Flow {
     /// The client's blocks, sent with an acknowledgement of `v`, in leg `index`'s numbering: without what that machine has not sent,
     /// and without what it has been told as acknowledged since (there a block would mean "received twice", RFC 2883).
     pub fn map_blocks(&self, ed: &mut Editor<'_>, p: &Parsed, index: usize, v: Pos) {
-        if p.options.sack.is_empty() {
+        if p.options.sack.is_empty() || mutant::is(Mutation::BlocksUntranslated) {
             return;
         }
         let leg = &self.legs[index];

@@ -5,6 +5,7 @@ use super::rtt::Rtt;
 use super::sender::Sender;
 use super::spec::{MachineId, Micros};
 use super::stream::Stream;
+use crate::mutant::{self, Mutation};
 use crate::wire::{Options, Seq};
 
 /// How far a leg has come.
@@ -171,6 +172,12 @@ impl Leg {
     /// The position (v) that this machine may be told as acknowledged: nothing that it has not sent (I4).
     #[must_use]
     pub fn ack_for(&self, client_acked: Pos) -> Pos {
+        if mutant::is(Mutation::GhostAcksTooFar) {
+            return self.sent.max(self.told);
+        }
+        if mutant::is(Mutation::AcksUnsent) {
+            return client_acked.max(self.told);
+        }
         client_acked.min(self.sent).max(self.told)
     }
     /// Takes note of the machine's clock.
@@ -180,6 +187,9 @@ impl Leg {
     /// The client's TSecr in this machine's clock, never one that it has not sent (design section 4).
     #[must_use]
     pub fn ecr_for(&self, client_ecr: u32) -> u32 {
+        if mutant::is(Mutation::EchoUntranslated) {
+            return client_ecr;
+        }
         match (
             self.ts_offset.map(|offset| client_ecr.wrapping_sub(offset)),
             self.ts_latest,

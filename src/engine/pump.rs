@@ -9,6 +9,7 @@ use super::pos::{Pos, length};
 use super::sender::{Plan, Supply};
 use super::spec::{Micros, ServiceSpec};
 use super::{Counter, Event, MachineRef};
+use crate::mutant::{self, Mutation};
 use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps};
 
 /// A machine that does not answer this many SYNs is given up for this flow.
@@ -127,7 +128,7 @@ impl Flow {
 
     fn supply(&self, index: usize) -> Supply {
         let leg = &self.legs[index];
-        let end = if leg.unbound {
+        let end = if leg.unbound || mutant::is(Mutation::CausalityIgnored) {
             self.buffer.end()
         } else {
             self.buffer.released(leg.sent)
@@ -279,7 +280,7 @@ impl Flow {
     fn replay(&mut self, cx: &mut Context, out: &mut Outbox) {
         let index = self.original;
         let from = self.client.sent.max(self.legs[index].cache.base());
-        if from > self.client.sent {
+        if from > self.client.sent || mutant::is(Mutation::CacheNotReplayed) {
             return;
         }
         let end = self.legs[index].cache.next().min(self.client.edge);

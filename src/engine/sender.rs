@@ -11,6 +11,7 @@ use super::pos::Pos;
 use super::ranges::Ranges;
 use super::rtt::Rtt;
 use super::spec::{MILLISECOND, Micros};
+use crate::mutant::{self, Mutation};
 
 /// RFC 6928: the initial window in segments.
 const INITIAL_WINDOW: Pos = 10;
@@ -308,7 +309,7 @@ impl Sender {
         let fin = supply.fin.is_some_and(|fin| from <= fin && fin < end);
         Plan {
             from,
-            len: end - from - Pos::from(fin),
+            len: (end - from - Pos::from(fin) - Pos::from(fin && mutant::is(Mutation::FinEarly))).max(0),
             fin,
             again: from < self.max,
         }
@@ -415,6 +416,10 @@ impl Sender {
                 self.timed = None;
                 self.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
                 Expiry::Resend
+            }
+            Some(Timer::Retransmit(at)) if at <= now && mutant::is(Mutation::NeverResends) => {
+                self.timer = None;
+                Expiry::None
             }
             Some(Timer::Retransmit(at)) if at <= now => {
                 self.on_timeout(now);

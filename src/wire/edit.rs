@@ -8,6 +8,7 @@ use super::field::{array, be16, be32, ipv4, ipv6, kind, tcp};
 use super::options::{item_at, sack_option_len};
 use super::packet::{Layout, Parsed};
 use super::{Flags, Seq, Timestamps};
+use crate::mutant::{self, Mutation};
 
 /// How [`Editor::finish`] comes to the TCP checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +225,7 @@ impl<'a> Editor<'a> {
             delta = add(delta, add(negate((self.original_end - tcp) as u64), (end - tcp) as u64));
         }
         let field = be16(self.bytes, tcp + tcp::CHECKSUM)?;
-        (delta != 0).then(|| checksum::update(field, delta))
+        (delta != 0 && !mutant::is(Mutation::ChecksumStale)).then(|| checksum::update(field, delta))
     }
 
     /// The checksum computed over pseudo header, header and payload. It leaves the field zeroed.

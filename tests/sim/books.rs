@@ -112,7 +112,15 @@ pub struct Leg {
     pub sent: u64,
     pub acked: u64,
     pub edge: u64,
+    /// The end of its output up to which nothing has been missed on the way to the engine.
+    pub whole: u64,
+    /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
+    pub latest: (u64, bool),
+    /// Whether that packet bears its newest time stamp.
+    pub latest_is_newest: bool,
     pub stamps: Option<Stamps>,
+    /// What is added to its clock on the way to the client: fixed from its first packet on.
+    pub clock_offset: Option<u32>,
     pub told: Told,
     /// A reset ended it.
     pub reset: bool,
@@ -136,6 +144,7 @@ impl Leg {
     pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
+            self.latest_is_newest = self.stamps.is_some_and(|s| s.latest == tsval);
         }
         if p.has(RST) {
             // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one
@@ -157,11 +166,18 @@ impl Leg {
                 self.acked = 1;
                 self.edge = 1 + u64::from(p.win);
                 self.sent = 1;
+                self.whole = 1;
             }
         } else if let Some(isn) = self.isn {
-            let end = place(p.seq, isn, self.sent) + i64::from(p.seq_len());
+            let start = place(p.seq, isn, self.sent);
+            let end = start + i64::from(p.seq_len());
             raise(&mut self.sent, end);
+            if start <= self.whole as i64 {
+                raise(&mut self.whole, end);
+            }
             let ack = place(p.ack, isn_c, self.acked);
+            let pure = p.flags == ACK && p.len == 0 && start == self.sent as i64;
+            self.latest = (u64::try_from(ack).unwrap_or(0), pure);
             raise(&mut self.acked, ack);
             let edge = ack + (i64::from(p.win) << self.unit());
             raise(&mut self.edge, edge);
@@ -211,6 +227,8 @@ pub struct Flow {
     /// Whose output the client gets; `None` while a takeover may have changed it.
     pub original: Option<usize>,
     pub takeovers: u32,
+    /// Another original was asked for, and the engine has not been looked at since.
+    pub switching: bool,
     /// The whole length of the service's side: SYN, bytes and FIN.
     pub whole: u64,
 }
@@ -239,6 +257,7 @@ impl Flow {
             legs: vec![None; machines],
             original: None,
             takeovers: 0,
+            switching: false,
             whole: bytes_down as u64 + 2,
         };
         if let Some((tsval, _)) = syn.options.ts {

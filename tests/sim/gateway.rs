@@ -16,6 +16,10 @@ pub trait Gateway {
     fn has_released(&self) -> bool {
         false
     }
+    /// Whether some of a replica's output did not fit the memory that R9 allows.
+    fn has_skipped(&self) -> bool {
+        false
+    }
 }
 
 impl Gateway for Engine {
@@ -45,6 +49,9 @@ impl Gateway for Engine {
     }
     fn has_released(&self) -> bool {
         self.stats().get(Counter::CausalityReleases) > 0
+    }
+    fn has_skipped(&self) -> bool {
+        self.stats().get(Counter::CacheSkipped) > 0
     }
 }
 

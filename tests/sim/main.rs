@@ -1,7 +1,8 @@
 //! The simulation: real TCP stacks around the pure engine, on a virtual clock, all chance drawn from one seed.
 //!
-//! `SIM_SEEDS=n` runs n schedules instead of 1,000, from `SIM_FIRST`. `SIM_SEED=n` replays one; with `SIM_TRACE=1` it shows
-//! every packet of it. `SIM_MINIMISE=1` takes away from a failing scenario what it does not need to fail.
+//! `SIM_SEEDS=n` runs n schedules instead of 10,000, from `SIM_FIRST`: `make sim SEEDS=n FROM=seed` sets both. `SIM_SEED=n`
+//! replays one; with `SIM_TRACE=1` it shows every packet of it, and with `PCAP=dir` writes what each link carried; a failing
+//! seed's captures are written, too. `SIM_MINIMISE=1` takes away from a failing scenario what it does not need to fail.
 
 mod app;
 mod books;
@@ -9,10 +10,13 @@ mod dialogues;
 mod gateway;
 mod host;
 mod minimise;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod nat;
 mod net;
 mod observer;
 mod packet;
+mod pcap;
 mod rng;
 mod scenario;
 mod trace;
@@ -47,6 +51,10 @@ fn env(name: &str) -> Option<u64> {
 fn run_world<G: Gateway>(mut world: World<G>, show: bool) -> Result<Summary, Failure> {
     world.trace.on = show;
     world.trace.whole = env("SIM_TRACE").is_some_and(|n| n > 0);
+    let pcap = std::env::var_os("PCAP").filter(|dir| show && !dir.is_empty());
+    if pcap.is_some() {
+        world.capture();
+    }
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text
@@ -54,6 +62,11 @@ fn run_world<G: Gateway>(mut world: World<G>, show: bool) -> Result<Summary, Fai
             .unwrap_or_default();
         Err(Violation { rule: "panic", text })
     });
+    if let Some(dir) = pcap
+        && let Err(error) = world.write_captures(dir.as_ref())
+    {
+        say(&format!("sim: captures: {error}"));
+    }
     if show && world.trace.whole && result.is_ok() {
         say(&world.trace.show());
     }
@@ -134,7 +147,8 @@ fn run_seeds(
             if seed >= first + count {
                 return;
             }
-            let result = run(&draw(seed), false);
+            let wanted = count == 1 && std::env::var_os("PCAP").is_some_and(|dir| !dir.is_empty());
+            let result = run(&draw(seed), wanted);
             let mut total = total.lock().expect("no run panics while it holds the lock");
             total.runs += 1;
             match result {
@@ -190,7 +204,7 @@ fn check_seeds(
             kinds.push(rule);
             let _ = run_shown(&format!("seed {seed}"), &draw(*seed), run);
             say(&format!(
-                "{name}: replay with SIM_SEED={seed} cargo test --test sim {name}"
+                "{name}: replay with SIM_SEED={seed} cargo test --test sim {name}, or make sim FROM={seed} SEEDS=1"
             ));
         }
     }
@@ -217,7 +231,7 @@ fn check_seeds(
 
 #[test]
 fn sim() {
-    check_seeds(Scenario::from_seed, run_engine, "sim", 1_000);
+    check_seeds(Scenario::from_seed, run_engine, "sim", 10_000);
 }
 
 /// The same network around a plain translator, without machines that fail: what goes wrong here is not the engine's.

@@ -6,12 +6,13 @@ use crate::net::LinkSpec;
 use crate::scenario::{Fault, Scenario, Sums};
 use crate::world::Summary;
 
-fn machine_of(fault: &mut Fault) -> &mut usize {
+fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
     match fault {
         Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => {
-            machine
+            Some(machine)
         }
-        Fault::Failover { to } => to,
+        Fault::Failover { to } => Some(to),
+        Fault::Stall { .. } => None,
     }
 }
 
@@ -38,13 +39,17 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
         });
     }
     for m in (0..s.machines.len()).rev() {
-        let used = s.faults.iter().any(|(_, f)| *machine_of(&mut f.clone()) == m);
+        let used = s
+            .faults
+            .iter()
+            .any(|(_, f)| machine_of(&mut f.clone()) == Some(&mut { m }));
         if s.machines.len() > 1 && !used {
             add(&|o| {
                 o.machines.remove(m);
                 for (_, f) in &mut o.faults {
-                    let of = machine_of(f);
-                    *of -= usize::from(*of > m);
+                    if let Some(of) = machine_of(f) {
+                        *of -= usize::from(*of > m);
+                    }
                 }
             });
         }

@@ -43,6 +43,8 @@ pub struct Observer {
     source: SourceMode,
     max_lag: Option<u64>,
     forgotten_after: Micros,
+    /// Bytes of output that the engine keeps of each machine.
+    cache_limit: u64,
     machines: Vec<(SocketAddr, usize)>,
     client_mtu: Vec<usize>,
     scripts: Rc<Vec<Script>>,
@@ -73,6 +75,7 @@ impl Observer {
                 MaxLag::Unlimited => None,
             },
             forgotten_after: spec.limits.half_open_timeout,
+            cache_limit: spec.limits.flow_buffer as u64,
             machines: service
                 .machines
                 .iter()
@@ -158,6 +161,7 @@ impl Observer {
             if flow.original == Some(m) {
                 flow.original = None;
                 flow.takeovers += 1;
+                flow.switching = true;
             }
         }
     }
@@ -167,6 +171,7 @@ impl Observer {
         for flow in &mut self.flows {
             flow.original = None;
             flow.takeovers += 1;
+            flow.switching = true;
         }
     }
 
@@ -181,6 +186,42 @@ impl Observer {
         let state = &self.state[m];
         let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
         able && self.lived_through(m, flow)
+    }
+
+    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
+    /// all machines are fit to take over as far as the engine's own judgement goes.
+    pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
+        let limit = self.cache_limit;
+        let states = &self.state;
+        for flow in self.flows.iter_mut() {
+            if !std::mem::take(&mut flow.switching) {
+                continue;
+            }
+            let Some(promise) = flow.promise.filter(|_| fit && flow.proved && !flow.finished()) else {
+                continue;
+            };
+            if flow.reset_to_client || flow.refused {
+                continue;
+            }
+            let alike = |l: &Leg| l.timestamps == promise.timestamps && l.scale.is_some() == promise.scale.is_some();
+            let heirs = flow
+                .legs
+                .iter()
+                .zip(states)
+                .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
+            let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
+            let Some(said) = heirs.map(|l| l.whole).min() else {
+                continue;
+            };
+            let said = said.min(flow.edge);
+            ensure!(
+                said <= flow.told.sent || said > flow.acked + limit,
+                "R9",
+                "every machine has said up to {said}, but after the takeover the client has only {}",
+                flow.told.sent
+            );
+        }
+        Ok(())
     }
 
     /// The offsets of a packet on its way to a client.
@@ -303,6 +344,31 @@ impl Observer {
             cause != Cause::Engine,
         )?;
         let ack = place(p.ack, flow.isn, flow.told.ack);
+        // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
+        if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
+            && flow.takeovers <= 1
+            && let Some(leg) = &mut flow.legs[m]
+            && let Some((stamps, true)) = leg.stamps.map(|s| (s, leg.latest_is_newest))
+        {
+            let offset = told.wrapping_sub(stamps.latest);
+            let fixed = *leg.clock_offset.get_or_insert(offset);
+            ensure!(
+                offset == fixed,
+                "R5",
+                "the clock of machine {m} has the offset {offset} after {fixed}"
+            );
+        }
+        let said = ack == flow.told.ack as i64
+            && ack + (i64::from(p.win) << promise.scale.map_or(0, u32::from)) <= flow.told.edge as i64;
+        if let Cause::Machine(m) = cause
+            && let Some(Leg { latest: (u, true), .. }) = flow.legs[m]
+        {
+            ensure!(
+                !said || u as i64 == ack,
+                "R6",
+                "machine {m} acknowledges {u}, the client hears {ack} again"
+            );
+        }
         let bound = flow.ack_bound(max_lag).max(flow.told.ack);
         ensure!(ack <= bound as i64, "I3", "ack {ack} is past {bound}: {}", acks(flow));
         ensure!(

@@ -41,6 +41,10 @@ pub enum Fault {
     Failover {
         to: usize,
     },
+    /// The engine is not scheduled for so long, in microseconds; what arrives meanwhile waits.
+    Stall {
+        micros: Micros,
+    },
 }
 
 /// One connection.
@@ -329,6 +333,12 @@ impl Scenario {
             machine,
             stop: r.chance(500),
         };
+        let stall = r.clone().chance(150).then(|| {
+            let mut r = Rng::new(self.seed, 2);
+            (When::Time(r.log_range(200, 3_000_000)), r.log_range(1_000, 300_000))
+        });
+        self.faults
+            .extend(stall.map(|(at, micros)| (at, Fault::Stall { micros })));
         match r.below(10) {
             // Nothing.
             0 => (),
