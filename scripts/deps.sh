@@ -9,7 +9,7 @@
 set -eu
 
 build="gcc libc6-dev pkg-config libnftnl-dev libmnl-dev nftables iproute2"
-test="redis-server redis-tools nginx sockperf tcpdump procps iputils-ping curl util-linux"
+test="iptables redis-server redis-tools nginx sockperf tcpdump procps iputils-ping curl util-linux"
 
 case "${1-}" in
 build) wanted=$build ;;

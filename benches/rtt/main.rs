@@ -1,8 +1,9 @@
 //! `make bench-rtt`: what the engine adds to the round trip of a 64-byte request and answer.
 //!
-//! sockperf's TCP ping-pong from the client to the same server program on the original, by four ways that take turns in one run:
+//! sockperf's TCP ping-pong from the client to the same server program on the original, by five ways that take turns in one run:
 //!
 //! - `routed`: straight to the machine's own address, through the same host, past the engine;
+//! - `queue`: straight to the machine, but each packet passes a packet queue and comes back unread: what the queue itself costs;
 //! - `relevo0`: through a PSC without replicas;
 //! - `relevo3`: through a PSC with three replicas, whose servers run on the other core;
 //! - `relevo3-same`: the same with the replicas' servers on the one core, too.
@@ -10,7 +11,8 @@
 //! Client, engine and the original's server are pinned to core 0. One engine process serves all the PSCs.
 //! Each round measures every way once; the result is the median over the rounds of each round's median, as a ratio to `routed`.
 //!
-//! `ROUNDS` (default 11) and `SECONDS` (default 1, of each measurement) may be set in the environment.
+//! `ROUNDS` (default 11) and `SECONDS` (default 1, of each measurement) may be set in the environment. `WAYS=routed,relevo0` leaves the
+//! others out; such a run shows its figures and records none.
 
 #[allow(
     dead_code,
@@ -21,6 +23,8 @@
 #[path = "../../tests/net/lab/mod.rs"]
 mod lab;
 
+mod awake;
+mod floor;
 mod record;
 
 use std::net::SocketAddr;
@@ -42,6 +46,8 @@ const ALONE_PORT: u16 = 11111;
 const REPLICAS_PORT: u16 = 11112;
 /// `relevo3-same`: they run on the same core.
 const SAME_CORE_PORT: u16 = 11113;
+/// `queue`: past the engine, through a queue.
+const QUEUE_PORT: u16 = 11114;
 /// Where client, engine and original run.
 const CORE: &str = "0";
 
@@ -74,6 +80,7 @@ fn main() -> ExitCode {
         "0"
     };
 
+    let _awake = awake::keep_cores_awake();
     let lab = Lab::new(4);
     // A replica is another machine: its stack's work is not the engine host's. Receive packet steering lets the other core do it.
     if other_core != CORE {
@@ -92,7 +99,15 @@ fn main() -> ExitCode {
         service("same-core", SAME_CORE_PORT, 4),
     ];
     let engine = Engine::start_by(&lab, &services, &["taskset", "-c", CORE]);
+    let _floor = floor::let_pass(&lab, QUEUE_PORT, CORE);
     let mut ways = ways(&lab, &services);
+    let chosen = std::env::var("WAYS").ok();
+    if let Some(chosen) = &chosen {
+        ways.retain(|way| chosen.split(',').any(|name| name == way.name));
+    }
+    if ways.is_empty() {
+        return fail("usage: make bench-rtt [WAYS=routed,queue,relevo0,relevo3,relevo3-same]: no such way");
+    }
     println!(
         "{MESSAGE}-byte TCP ping-pong, {rounds} rounds of {seconds} s for each of {} ways",
         ways.len()
@@ -116,6 +131,9 @@ fn main() -> ExitCode {
         }
         println!("{line}");
     }
+    if chosen.is_some() {
+        return ExitCode::SUCCESS;
+    }
     match record::write(&ways, rounds, seconds, other_core) {
         Ok(closing_line) => {
             println!("{closing_line}");
@@ -125,7 +143,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> [Way; 4] {
+fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> Vec<Way> {
     let way = |name, what, to| Way {
         name,
         what,
@@ -133,13 +151,15 @@ fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> [Way; 4] {
         rtt_us: Vec::new(),
     };
     let direct = lab.machine(0).addr(Family::V4, ROUTED_PORT);
+    let queued = lab.machine(0).addr(Family::V4, QUEUE_PORT);
     let [alone, replicas, same_core] = services.each_ref().map(|service| service.psc);
     let replicas_where = [
         "Relevo, 3 replicas, servers on the other core",
         "Relevo, 3 replicas, servers on the same core",
     ];
-    [
+    vec![
         way("routed", "plain routing to the machine's own address", direct),
+        way("queue", "a packet queue that lets everything pass unread", queued),
         way("relevo0", "Relevo, no replica", alone),
         way("relevo3", replicas_where[0], replicas),
         way("relevo3-same", replicas_where[1], same_core),
@@ -165,7 +185,7 @@ fn fail(why: &str) -> ExitCode {
 
 /// sockperf servers: on the original one for each way, on the replicas one for each way that has them.
 fn start_servers(lab: &Lab, other_core: &str) -> Vec<Process> {
-    let of_original = [ROUTED_PORT, ALONE_PORT, REPLICAS_PORT, SAME_CORE_PORT].map(|port| (port, CORE));
+    let of_original = [ROUTED_PORT, QUEUE_PORT, ALONE_PORT, REPLICAS_PORT, SAME_CORE_PORT].map(|port| (port, CORE));
     let of_replica = [(REPLICAS_PORT, other_core), (SAME_CORE_PORT, CORE)];
     let mut servers = Vec::new();
     for (i, host) in lab.machines().iter().enumerate() {
