@@ -155,6 +155,89 @@ fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
     })
 }
 
+/// The longest time in which one of a client's connections to `server_port` made no progress: from its SYN, from what it said after a
+/// rest, or from the last byte or acknowledgement that was new to it, to the next such, or to the last that it said in vain.
+/// What comes after the server's FIN does not count: the client owes the rest.
+pub fn longest_pause(segments: &[Segment], server_port: u16) -> Duration {
+    let mut flows: HashMap<u16, Pace> = HashMap::new();
+    let mut longest = Duration::ZERO;
+    for segment in segments {
+        let from_server = segment.sport == server_port;
+        let port = if from_server { segment.dport } else { segment.sport };
+        if !from_server && segment.flags & (SYN | ACK) == SYN {
+            if flows.get(&port).is_none_or(|pace| pace.isn != segment.seq) {
+                flows.insert(port, Pace::new(segment));
+            }
+            continue;
+        }
+        if let Some(pace) = flows.get_mut(&port) {
+            longest = longest.max(if from_server {
+                pace.heard(segment)
+            } else {
+                pace.said(segment)
+            });
+        }
+    }
+    longest
+}
+
+/// One connection's newest positions, for [`longest_pause`].
+struct Pace {
+    isn: u32,
+    /// When the client last heard something new.
+    last: Duration,
+    /// When it has asked for something since.
+    asked: Option<Duration>,
+    /// Next sequence number expected, and highest acknowledgement.
+    newest: Option<(u32, u32)>,
+    over: bool,
+}
+
+impl Pace {
+    fn new(syn: &Segment) -> Self {
+        Self {
+            isn: syn.seq,
+            last: syn.time,
+            asked: None,
+            newest: None,
+            over: false,
+        }
+    }
+
+    /// From the server: the pause that it ends, if it is news.
+    fn heard(&mut self, segment: &Segment) -> Duration {
+        let newer = |a: u32, b: u32| a.wrapping_sub(b).cast_signed() > 0;
+        let end = segment.seq.wrapping_add(segment.len);
+        let (seq, ack) = self.newest.unwrap_or((end.wrapping_sub(1), segment.ack));
+        if self.over || segment.flags & RST != 0 || (!newer(end, seq) && !newer(segment.ack, ack)) {
+            self.over |= segment.flags & (RST | FIN) != 0;
+            return Duration::ZERO;
+        }
+        self.newest = Some((
+            if newer(end, seq) { end } else { seq },
+            if newer(segment.ack, ack) { segment.ack } else { ack },
+        ));
+        self.over = segment.flags & FIN != 0;
+        let pause = segment.time.saturating_sub(self.asked.take().unwrap_or(self.last));
+        self.last = segment.time;
+        pause
+    }
+
+    /// From the client: how long it has been speaking in vain. Only what asks for an answer counts.
+    fn said(&mut self, segment: &Segment) -> Duration {
+        let asks = segment.len > 0 || segment.flags & FIN != 0;
+        if self.over
+            || !asks
+            || self
+                .newest
+                .is_none_or(|(_, ack)| ack == segment.seq.wrapping_add(segment.len))
+        {
+            return Duration::ZERO;
+        }
+        segment.time.saturating_sub(*self.asked.get_or_insert(segment.time))
+    }
+}
+
 /// How a client's connections got over a freeze.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
