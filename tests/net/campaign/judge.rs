@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// The machines that must be identical: all that the engine counts as up. Two kinds of fault leave a machine that is no longer
 /// what it was, though its kernel answers: a crashed service, and a machine frozen for good that nobody has missed yet.
-pub fn live_machines(status: &Value, plan: &Plan) -> Vec<usize> {
+fn live_machines(status: &Value, plan: &Plan) -> Vec<usize> {
     let dead = match plan.fault {
         Fault::Crash(_) | Fault::Freeze(_) | Fault::BadAndFreeze(_) | Fault::ForeignTablesAndFreeze => {
             Some(plan.target)
@@ -29,17 +29,23 @@ pub fn live_machines(status: &Value, plan: &Plan) -> Vec<usize> {
         .collect()
 }
 
-/// What is wrong with what these machines hold, when all is quiet.
-pub fn machines(load: &dyn Load, live: &[usize]) -> Vec<String> {
+/// How many machines are live, and what is wrong with what they hold when all is quiet. Who is live is asked anew at each look: the
+/// engine may still be about to take a machine out. Where the clients have failed already there is nothing to wait for.
+pub fn machines(load: &dyn Load, engine: &Engine, plan: &Plan, failed: bool) -> (usize, Vec<String>) {
+    let limit = if failed { Duration::ZERO } else { QUIET };
     let start = Instant::now();
     loop {
+        let live = live_machines(&engine.status(), plan);
+        if live.is_empty() {
+            return (0, vec!["no machine is left".to_owned()]);
+        }
         let held: Vec<_> = live.iter().map(|&m| load.held_by(m)).collect();
         if held.iter().all(|h| h.is_ok() && *h == held[0]) {
-            return Vec::new();
+            return (live.len(), Vec::new());
         }
-        if start.elapsed() > QUIET {
+        if start.elapsed() > limit {
             let line = |(m, held): (&usize, &Result<String, String>)| format!("m{m} holds {held:?}");
-            return live.iter().zip(&held).map(line).collect();
+            return (live.len(), live.iter().zip(&held).map(line).collect());
         }
         std::thread::sleep(LOOK);
     }
@@ -102,4 +108,50 @@ pub fn queue_total(status: &Value, name: &str) -> u64 {
 
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A status whose books balance: 10 packets in, 4 through, 6 dropped; 5 sent, 1 not; 2 more lost before they came in.
+    fn balanced() -> Value {
+        serde_json::json!({
+            "counters": { "packets_in": 10, "accepted": 4, "originated": 6 },
+            "drops": { "no_news": 5, "replica": 1 },
+            "injected": 5, "inject_errors": { "unreachable": 1, "other": 0 },
+            "queues": [
+                { "packets": 7, "waiting": 0, "queue_dropped": 9, "user_dropped": 2, "truncated": 0, "receive_errors": 0 },
+                { "packets": 5, "waiting": 0, "queue_dropped": 0, "user_dropped": 0, "truncated": 0, "receive_errors": 0 },
+            ],
+        })
+    }
+
+    #[test]
+    fn each_missing_packet_is_missed() {
+        assert_eq!(imbalances(&balanced()), Vec::<String>::new());
+        for path in [
+            "/counters/accepted",
+            "/drops/replica",
+            "/injected",
+            "/inject_errors/unreachable",
+            "/queues/1/packets",
+        ] {
+            let mut status = balanced();
+            let value = status.pointer_mut(path).expect("a path of the status");
+            *value = (number(value) - 1).into();
+            assert_eq!(imbalances(&status).len(), 1, "one less at {path}");
+        }
+    }
+
+    #[test]
+    fn a_receive_error_may_be_a_lost_packet_or_none() {
+        let mut status = balanced();
+        status["queues"][0]["receive_errors"] = 1.into();
+        assert!(imbalances(&status).is_empty());
+        status["queues"][0]["packets"] = 8.into();
+        assert!(imbalances(&status).is_empty());
+        status["queues"][0]["packets"] = 9.into();
+        assert_eq!(imbalances(&status).len(), 1);
+    }
 }

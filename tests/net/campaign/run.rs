@@ -114,12 +114,9 @@ fn story(lab: &Lab, plan: &Plan, outcome: &mut Outcome) {
     outcome
         .lost
         .extend(load.knock().err().map(|e| format!("a new connection afterwards: {e}")));
-    let live = judge::live_machines(&engine.status(), plan);
-    if live.is_empty() {
-        outcome.lost.push("no machine is left".to_owned());
-    }
-    outcome.live = live.len();
-    outcome.lost.extend(judge::machines(load.as_ref(), &live));
+    let (live, wrong) = judge::machines(load.as_ref(), &engine, plan, !outcome.lost.is_empty());
+    outcome.live = live;
+    outcome.lost.extend(wrong);
     let (status, books) = judge::books(&engine);
     let text = format!("{status:#}\n");
     std::fs::write(lab.dir().join("status.log"), text).expect("write the status");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -69,8 +69,32 @@ impl Capture {
     /// Lets it write what it has caught.
     fn end(&mut self) {
         if self.tcpdump.ended().is_none() {
+            self.drain();
             self.tcpdump.signal(Signal::INT);
             self.tcpdump.wait_up_to(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Capture {
+    /// Waits until it has read all that the kernel has caught for it: an interrupted tcpdump leaves the rest unread. Asked by
+    /// SIGUSR1, it says how much of both there is.
+    fn drain(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) && self.tcpdump.ended().is_none() {
+            self.tcpdump.signal(Signal::USR1);
+            std::thread::sleep(Duration::from_millis(5));
+            let log = self.tcpdump.log();
+            let last = log.lines().rev().find(|line| line.contains("packets captured, "));
+            let mut numbers = last
+                .unwrap_or_default()
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|w| w.parse::<u64>().ok());
+            if let (Some(read), Some(caught)) = (numbers.next(), numbers.next())
+                && read >= caught
+            {
+                return;
+            }
         }
     }
 }
