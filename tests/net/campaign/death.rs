@@ -6,10 +6,12 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::run::keep_files;
 use crate::lab::capture::{Capture, RST, Segment};
 use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
@@ -21,6 +23,10 @@ use crate::lab::{Family, Host, counters, wait_for};
 const NEW_CONNECTION: Duration = Duration::from_secs(1);
 /// A RST that comes later than this after the packet that it answers is not "at once". Two busy cores need some milliseconds.
 const AT_ONCE: Duration = Duration::from_millis(100);
+/// Each client of the old engine must have been told within this after "ready": a client in backoff speaks seldom.
+const TOLD: Duration = PATIENCE;
+/// How long a silent client goes on waiting. Longer than a busy machine may hold up the whole story: once it was twenty seconds.
+const SILENCE: Duration = Duration::from_secs(120);
 /// Dialogues of each death's load; an upload, a download and an idle connection come to them.
 const DIALOGUES: u64 = 3;
 /// So often the services are started anew: connections of dead engines are nobody's any more and would pile up on the machines.
@@ -130,7 +136,11 @@ fn one(cluster: &Cluster, mut engine: Engine, number: u64, load: Duration, down:
     for (name, ended) in flows.join() {
         match ended {
             Ok((error, at)) if error.kind() == ErrorKind::ConnectionReset || error.kind() == ErrorKind::BrokenPipe => {
-                death.told.push(at.saturating_duration_since(ready));
+                let told = at.saturating_duration_since(ready);
+                death.told.push(told);
+                if told > TOLD {
+                    death.wrong.push(format!("{name}: told after {told:?}"));
+                }
             }
             Ok((error, _)) => death.wrong.push(format!("{name}: {error} instead of a reset")),
             Err(()) => death.wrong.push(format!("{name}: ended well, though its engine died")),
@@ -161,6 +171,14 @@ fn one(cluster: &Cluster, mut engine: Engine, number: u64, load: Duration, down:
         death.wrong.push(format!(
             "{seen} RSTs have reached the client, but the engine has sent {sent}"
         ));
+    }
+    if !death.wrong.is_empty() {
+        // The engine's log is the new one's; the capture is the whole story.
+        let keep = PathBuf::from(format!("target/campaign/death-{number}"));
+        match keep_files(cluster.lab.dir(), &keep) {
+            Ok(()) => death.wrong.push(format!("capture and logs: {}", keep.display())),
+            Err(error) => death.wrong.push(format!("capture and logs are not kept: {error}")),
+        }
     }
     (death, engine)
 }
@@ -291,8 +309,8 @@ impl Flows {
 fn connect(psc: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&psc, PATIENCE)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    stream.set_write_timeout(Some(SILENCE))?;
     Ok(stream)
 }
 

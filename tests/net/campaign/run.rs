@@ -131,7 +131,7 @@ fn story(lab: &Lab, plan: &Plan, outcome: &mut Outcome) {
 }
 
 /// Copies logs, captures and configurations, those in directories of services, too.
-fn keep_files(from: &Path, to: &Path) -> std::io::Result<()> {
+pub fn keep_files(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
     for entry in std::fs::read_dir(from)?.flatten() {
         let path: PathBuf = entry.path();
