@@ -15,11 +15,11 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo bench-rtt load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death bench-rtt load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo "CONFIG=$(CONFIG)  PREFIX=$(PREFIX)  DESTDIR=$(DESTDIR)"
 
 deps: ## install the Debian packages that build, tests and demo lack
@@ -43,6 +43,15 @@ mutants: ## break one rule of the engine at a time: the simulation must catch ea
 demo: deps ## freeze the original in the middle of a redis load, an upload and a download
 	$(CARGO) build --release --locked --bin relevo --example demo
 	@$(TARGET)/release/examples/demo
+
+# Their results go into bench-results; the exit code is the program's own (2 for a wrong RUNS or SEED).
+campaign: deps ## real services under load, a fault in each run [RUNS=20] [SEED=s]; result in bench-results
+	@$(CARGO) build --release --locked --bin relevo --example campaign
+	@RUNS=$(RUNS) SEED=$(SEED) $(TARGET)/release/examples/campaign
+
+campaign-death: deps ## kills the engine under load, again and again [RUNS=20] [SEED=s]; result in bench-results
+	@$(CARGO) build --release --locked --bin relevo --example campaign
+	@RUNS=$(RUNS) SEED=$(SEED) $(TARGET)/release/examples/campaign death
 
 bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1]; result in bench-results
 	$(CARGO) bench --locked --bench rtt

@@ -2,7 +2,10 @@
 //!
 //! The tests take turns (a lab each), since two cores are not enough for two of them at a time.
 
+#[allow(dead_code, reason = "shared with the long campaign; the short forms use their part")]
+mod campaign;
 mod command;
+mod faulty;
 mod flows;
 #[allow(
     dead_code,

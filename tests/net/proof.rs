@@ -1,14 +1,17 @@
 //! The lab itself, with plain address translation in the engine's place: what works works, and what is to be found is found.
 
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::lab::capture::{Capture, Recovery};
+use crate::lab::capture::{Capture, Recovery, longest_pause};
 use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
-use crate::lab::engine::translate_instead;
+use crate::lab::engine::{ServiceConfig, translate_instead};
 use crate::lab::faults::{Freeze, Link, freeze, lose, thaw};
-use crate::lab::peers::Client;
-use crate::lab::{Family, counters};
+use crate::lab::peers::{Client, Service};
+use crate::lab::relay::{Impairment, Relay};
+use crate::lab::services::addresses;
+use crate::lab::{Family, Lab, counters};
 use crate::turn;
 
 #[test]
@@ -75,7 +78,13 @@ fn a_frozen_machine_is_silent_until_it_thaws() {
                 "{kind:?} was not silent"
             );
         });
-        let recovery = Recovery::of(&capture.stop(), PORT, frozen, Duration::from_secs(5));
+        let segments = capture.stop();
+        let pause = longest_pause(&segments, PORT);
+        assert!(
+            pause > Duration::from_millis(650) && pause < PATIENCE,
+            "{kind:?}: a pause of {pause:?}"
+        );
+        let recovery = Recovery::of(&segments, PORT, frozen, Duration::from_secs(5));
         let resumed = recovery.worst().expect("a connection that went on");
         assert!(
             resumed > Duration::from_millis(650) && resumed < PATIENCE,
@@ -110,6 +119,59 @@ fn a_lossy_link_loses_and_tcp_mends_it() {
         counters::retransmissions(cluster.lab.machine(0)) > 0,
         "the download lost nothing"
     );
+}
+
+#[test]
+fn a_relayed_link_does_what_it_is_told_and_tcp_mends_it() {
+    const CHANCE: u64 = 50;
+    const WAIT: Duration = Duration::from_millis(5);
+    let _turn = turn();
+    let none = Impairment::default();
+    let troubles = [
+        none,
+        Impairment { loss: CHANCE, ..none },
+        Impairment { delay: WAIT, ..none },
+        Impairment {
+            reorder: CHANCE,
+            late_by: WAIT,
+            ..none
+        },
+        Impairment {
+            duplicate: CHANCE,
+            ..none
+        },
+    ];
+    for (link, impairment) in [Link::Client(0), Link::Machine(0)]
+        .into_iter()
+        .flat_map(|link| troubles.map(|trouble| (link, trouble)))
+    {
+        let lab = Lab::with_relays(1, 1, &[link]);
+        let relay = Relay::start(lab.relay(link), impairment, 1);
+        let service = Service::start(lab.machine(0), PORT);
+        let config = ServiceConfig::new(
+            "lab",
+            lab.psc(Family::V4, PORT),
+            &addresses(lab.machines(), Family::V4, PORT),
+        );
+        translate_instead(&lab, std::slice::from_ref(&config));
+        let talked = lab.client().enter(|| {
+            let connect = || Client::connect(config.psc, PATIENCE).expect("connect");
+            connect().upload(1, 2 * MIB, |_| ()).expect("upload");
+            connect().download(2, 2 * MIB, |_| ()).expect("download");
+            let start = Instant::now();
+            connect().talk(3, 20, |_| ()).expect("talk");
+            start.elapsed()
+        });
+        let counts = relay.counts();
+        let seen = [&counts.lost, &counts.reordered, &counts.duplicated].map(|n| n.load(Ordering::Relaxed) > 0);
+        let told = [impairment.loss, impairment.reorder, impairment.duplicate].map(|chance| chance > 0);
+        assert_eq!(seen, told, "{link:?} {impairment:?}: {counts:?}");
+        assert!(
+            talked > 40 * impairment.delay,
+            "{link:?}: 20 rounds took {talked:?} with {impairment:?}"
+        );
+        drop(service);
+    }
 }
 
 #[test]

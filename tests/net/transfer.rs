@@ -33,7 +33,7 @@ fn downloads_survive_a_freeze_at_twenty_random_offsets() {
 }
 
 /// The seed of a test's choices: from the clock, or `RELEVO_SEED` to choose the same again.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let seed = match std::env::var("RELEVO_SEED") {
         Ok(text) => text.parse().expect("RELEVO_SEED is a number"),
         Err(_) => SystemTime::now()

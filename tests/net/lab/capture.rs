@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -69,8 +69,32 @@ impl Capture {
     /// Lets it write what it has caught.
     fn end(&mut self) {
         if self.tcpdump.ended().is_none() {
+            self.drain();
             self.tcpdump.signal(Signal::INT);
             self.tcpdump.wait_up_to(Duration::from_secs(5));
+        }
+    }
+}
+
+impl Capture {
+    /// Waits until it has read all that the kernel has caught for it: an interrupted tcpdump leaves the rest unread. Asked by
+    /// SIGUSR1, it says how much of both there is.
+    fn drain(&mut self) {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) && self.tcpdump.ended().is_none() {
+            self.tcpdump.signal(Signal::USR1);
+            std::thread::sleep(Duration::from_millis(5));
+            let log = self.tcpdump.log();
+            let last = log.lines().rev().find(|line| line.contains("packets captured, "));
+            let mut numbers = last
+                .unwrap_or_default()
+                .split(|c: char| !c.is_ascii_digit())
+                .filter_map(|w| w.parse::<u64>().ok());
+            if let (Some(read), Some(caught)) = (numbers.next(), numbers.next())
+                && read >= caught
+            {
+                return;
+            }
         }
     }
 }
@@ -153,6 +177,89 @@ fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
         flags: *tcp.get(13)?,
         len: u32::try_from(ip_payload.checked_sub(header)?).ok()?,
     })
+}
+
+/// The longest time in which one of a client's connections to `server_port` made no progress: from its SYN, from what it said after a
+/// rest, or from the last byte or acknowledgement that was new to it, to the next such, or to the last that it said in vain.
+/// What comes after the server's FIN does not count: the client owes the rest.
+pub fn longest_pause(segments: &[Segment], server_port: u16) -> Duration {
+    let mut flows: HashMap<u16, Pace> = HashMap::new();
+    let mut longest = Duration::ZERO;
+    for segment in segments {
+        let from_server = segment.sport == server_port;
+        let port = if from_server { segment.dport } else { segment.sport };
+        if !from_server && segment.flags & (SYN | ACK) == SYN {
+            if flows.get(&port).is_none_or(|pace| pace.isn != segment.seq) {
+                flows.insert(port, Pace::new(segment));
+            }
+            continue;
+        }
+        if let Some(pace) = flows.get_mut(&port) {
+            longest = longest.max(if from_server {
+                pace.heard(segment)
+            } else {
+                pace.said(segment)
+            });
+        }
+    }
+    longest
+}
+
+/// One connection's newest positions, for [`longest_pause`].
+struct Pace {
+    isn: u32,
+    /// When the client last heard something new.
+    last: Duration,
+    /// When it has asked for something since.
+    asked: Option<Duration>,
+    /// Next sequence number expected, and highest acknowledgement.
+    newest: Option<(u32, u32)>,
+    over: bool,
+}
+
+impl Pace {
+    fn new(syn: &Segment) -> Self {
+        Self {
+            isn: syn.seq,
+            last: syn.time,
+            asked: None,
+            newest: None,
+            over: false,
+        }
+    }
+
+    /// From the server: the pause that it ends, if it is news.
+    fn heard(&mut self, segment: &Segment) -> Duration {
+        let newer = |a: u32, b: u32| a.wrapping_sub(b).cast_signed() > 0;
+        let end = segment.seq.wrapping_add(segment.len);
+        let (seq, ack) = self.newest.unwrap_or((end.wrapping_sub(1), segment.ack));
+        if self.over || segment.flags & RST != 0 || (!newer(end, seq) && !newer(segment.ack, ack)) {
+            self.over |= segment.flags & (RST | FIN) != 0;
+            return Duration::ZERO;
+        }
+        self.newest = Some((
+            if newer(end, seq) { end } else { seq },
+            if newer(segment.ack, ack) { segment.ack } else { ack },
+        ));
+        self.over = segment.flags & FIN != 0;
+        let pause = segment.time.saturating_sub(self.asked.take().unwrap_or(self.last));
+        self.last = segment.time;
+        pause
+    }
+
+    /// From the client: how long it has been speaking in vain. Only what asks for an answer counts.
+    fn said(&mut self, segment: &Segment) -> Duration {
+        let asks = segment.len > 0 || segment.flags & FIN != 0;
+        if self.over
+            || !asks
+            || self
+                .newest
+                .is_none_or(|(_, ack)| ack == segment.seq.wrapping_add(segment.len))
+        {
+            return Duration::ZERO;
+        }
+        segment.time.saturating_sub(*self.asked.get_or_insert(segment.time))
+    }
 }
 
 /// How a client's connections got over a freeze.

@@ -180,6 +180,42 @@ impl Engine {
         self.process.wait(START);
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> rustix::process::Pid {
+        self.process.pid()
+    }
+
+    /// Makes the receive buffers of its packet queues so small, from outside, by a copy of each socket; returns how many it has
+    /// found. Under load a queue then overruns as soon as the engine is not scheduled for a moment.
+    pub fn shrink_receive_buffers(&self, bytes: usize) -> usize {
+        use rustix::net::{AddressFamily, netlink, sockopt};
+        use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+        let pid = self.process.pid();
+        let process = pidfd_open(pid, PidfdFlags::empty()).expect("pidfd_open");
+        let numbers = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).expect("list its descriptors");
+        let mut found = 0;
+        for number in numbers
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        {
+            let Ok(copy) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else {
+                continue;
+            };
+            let is_queue = sockopt::socket_domain(&copy).is_ok_and(|domain| domain == AddressFamily::NETLINK)
+                && sockopt::socket_protocol(&copy).is_ok_and(|protocol| protocol == Some(netlink::NETFILTER));
+            if is_queue {
+                sockopt::set_socket_recv_buffer_size(&copy, bytes).expect("set a receive buffer");
+                found += 1;
+            }
+        }
+        found
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -141,7 +141,7 @@ pub fn thaw(host: &Host, kind: Freeze) {
     }
 }
 
-/// One link of the lab, for [`lose`].
+/// One link of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Between client number `.0` and the engine host.
@@ -150,15 +150,30 @@ pub enum Link {
     Machine(usize),
 }
 
+impl Link {
+    /// The engine host's interface.
+    pub fn interface(self) -> String {
+        match self {
+            Self::Client(i) => format!("c{i}"),
+            Self::Machine(i) => format!("m{i}"),
+        }
+    }
+
+    /// The host at the other end.
+    pub fn host(self, lab: &Lab) -> &Host {
+        match self {
+            Self::Client(i) => &lab.clients()[i],
+            Self::Machine(i) => lab.machine(i),
+        }
+    }
+}
+
 /// Loses every packet with a chance of `per_mille` ‰ in both directions of a link, for as long as the lab lives.
 ///
 /// Dropped where the packet comes in, never where it leaves: a local stack that is told of the drop would not call it loss but
 /// congestion of its own, and send again at once.
 pub fn lose(lab: &Lab, link: Link, per_mille: u32) {
-    let (host, interface) = match link {
-        Link::Client(i) => (&lab.clients()[i], format!("c{i}")),
-        Link::Machine(i) => (lab.machine(i), format!("m{i}")),
-    };
+    let (host, interface) = (link.host(lab), link.interface());
     for (host, device) in [(host, "eth0"), (lab.engine(), interface.as_str())] {
         host.nft(&format!(
             "table netdev lab_loss_{device} {{\n counter lost {{ }}\n chain in {{\n  type filter hook ingress device \"{device}\" priority 0;\n  \

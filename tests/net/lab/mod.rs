@@ -28,6 +28,7 @@ pub mod netns;
 pub mod pattern;
 pub mod peers;
 pub mod process;
+pub mod relay;
 pub mod services;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -36,6 +37,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use netns::Host;
+
+use faults::Link;
 
 /// Which IP version a test speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub struct Lab {
     clients: Vec<Host>,
     engine: Host,
     machines: Vec<Host>,
+    relays: Vec<(Link, Host)>,
 }
 
 impl Lab {
@@ -63,6 +67,11 @@ impl Lab {
 
     /// `clients` clients, the engine host and `machines` machines.
     pub fn with_clients(clients: usize, machines: usize) -> Self {
+        Self::with_relays(clients, machines, &[])
+    }
+
+    /// The same; through each of the links `relayed` nothing passes until a [`relay::Relay`] is started on its host, [`Lab::relay`].
+    pub fn with_relays(clients: usize, machines: usize, relayed: &[Link]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         assert!(
             rustix::process::geteuid().is_root(),
@@ -77,6 +86,14 @@ impl Lab {
         // A firewall host forwards; what else the engine needs is its own business.
         engine.sysctl("net/ipv4/ip_forward", "1");
         engine.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let relays: Vec<(Link, Host)> = relayed
+            .iter()
+            .map(|&link| (link, Host::create(&prefix, &format!("relay-{}", link.interface()), 0)))
+            .collect();
+        let connect = |host: &Host, link: Link| match relays.iter().find(|(l, _)| *l == link) {
+            Some((_, relay)) => host.connect_through(relay, &engine, &link.interface()),
+            None => host.connect(&engine, &link.interface()),
+        };
         let clients: Vec<Host> = (0..clients)
             .map(|i| {
                 let name = if i == 0 {
@@ -85,7 +102,7 @@ impl Lab {
                     format!("client{}", i + 1)
                 };
                 let host = Host::create(&prefix, &name, 1 + u8::try_from(i).expect("few clients"));
-                host.connect(&engine, &format!("c{i}"));
+                connect(&host, Link::Client(i));
                 counters::watch_resets(&host);
                 host
             })
@@ -94,7 +111,7 @@ impl Lab {
             .map(|i| {
                 let name = format!("m{i}");
                 let host = Host::create(&prefix, &name, 10 + u8::try_from(i).expect("few machines"));
-                host.connect(&engine, &name);
+                connect(&host, Link::Machine(i));
                 counters::watch_resets(&host);
                 host
             })
@@ -108,6 +125,7 @@ impl Lab {
             clients,
             engine,
             machines,
+            relays,
         }
     }
 
@@ -134,6 +152,11 @@ impl Lab {
     /// Machine number `i`; 0 is the original.
     pub fn machine(&self, i: usize) -> &Host {
         &self.machines[i]
+    }
+    /// The namespace in the middle of a relayed link.
+    pub fn relay(&self, link: Link) -> &Host {
+        let relay = self.relays.iter().find(|(l, _)| *l == link);
+        relay.map(|(_, host)| host).expect("a link that was made with a relay")
     }
     /// The PSC's address with the given port.
     pub fn psc(&self, family: Family, port: u16) -> SocketAddr {

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Family;
+use super::relay::{FAR, NEAR};
 
 /// A network namespace that plays one host.
 #[derive(Clone, Debug)]
@@ -43,11 +44,23 @@ impl Host {
     }
 
     /// Links this host's `eth0` with `interface` of the engine host, which becomes its default gateway.
-    pub fn connect(&self, engine: &Host, interface: &str) {
+    pub fn connect(&self, engine: &Self, interface: &str) {
+        veth((engine, interface), (self, "eth0"));
+        self.address(engine, interface);
+    }
+
+    /// As [`Host::connect`], with a relay's namespace in the middle; nothing passes until a [`super::relay::Relay`] runs in it.
+    pub fn connect_through(&self, relay: &Self, engine: &Self, interface: &str) {
+        relay.sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+        veth((engine, interface), (relay, NEAR));
+        veth((relay, FAR), (self, "eth0"));
+        relay.ip_batch(&format!("link set {NEAR} up\nlink set {FAR} up\n"));
+        self.address(engine, interface);
+    }
+
+    /// The addresses and routes of a link.
+    fn address(&self, engine: &Self, interface: &str) {
         let net = self.net;
-        run(Command::new("ip")
-            .args(["link", "add", interface, "netns", &engine.ns, "type", "veth"])
-            .args(["peer", "name", "eth0", "netns", &self.ns]));
         for (host, device, last) in [(engine, interface, 1), (self, "eth0", 2)] {
             host.ip_batch(&format!(
                 "addr add 10.0.{net}.{last}/24 dev {device}\naddr add fd00:{net}::{last}/64 dev {device} nodad\n\
@@ -158,6 +171,13 @@ impl Host {
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// Joins two hosts' interfaces, which it makes.
+fn veth((a, a_name): (&Host, &str), (b, b_name): (&Host, &str)) {
+    run(Command::new("ip")
+        .args(["link", "add", a_name, "netns", &a.ns, "type", "veth"])
+        .args(["peer", "name", b_name, "netns", &b.ns]));
 }
 
 fn write_sysctl(key: &str, value: &str) {

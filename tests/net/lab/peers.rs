@@ -377,6 +377,11 @@ impl Client {
         Ok(self)
     }
 
+    /// The port that it uses.
+    pub fn local_port(&self) -> u16 {
+        self.stream.stream.local_addr().map_or(0, |addr| addr.port())
+    }
+
     /// The longest time that one read or write has waited.
     pub fn longest_wait(&self) -> Duration {
         self.stream.longest_wait

@@ -43,13 +43,17 @@ impl Process {
         self.child.try_wait().expect("wait for a child")
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id())
+    /// Its process id. `ip netns exec` has replaced itself, so it is the program's own.
+    pub fn pid(&self) -> Pid {
+        i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
-            .expect("a child's pid");
-        kill_process(pid, signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
+            .expect("a child's pid")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap_or_else(|e| panic!("signal {}: {e}", self.name));
     }
 
     /// Waits for its end, but not longer than `limit`.

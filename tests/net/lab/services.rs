@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::Family;
 use super::netns::Host;
 use super::process::Process;
@@ -15,7 +17,7 @@ const START: Duration = Duration::from_secs(10);
 /// redis-server on a machine, port 6379, nothing on disk.
 pub struct Redis {
     host: Host,
-    _process: Process,
+    process: Process,
 }
 
 impl Redis {
@@ -53,7 +55,7 @@ impl Redis {
         wait_until_listening(host, Self::PORT);
         Self {
             host: host.clone(),
-            _process: process,
+            process,
         }
     }
 
@@ -70,6 +72,11 @@ impl Redis {
         self.local(&["DEBUG", "DIGEST"])
     }
 
+    /// Sends the server a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Commands carried out since the start.
     pub fn commands_processed(&self) -> u64 {
         let info = self.local(&["INFO", "stats"]);
@@ -84,7 +91,7 @@ impl Redis {
 /// nginx with WebDAV's PUT on a machine, port 80.
 pub struct Nginx {
     dir: PathBuf,
-    _process: Process,
+    process: Process,
 }
 
 impl Nginx {
@@ -109,7 +116,7 @@ impl Nginx {
             .arg(&config);
         let process = Process::start("nginx", &dir, &mut command);
         wait_until_listening(host, Self::PORT);
-        Self { dir, _process: process }
+        Self { dir, process }
     }
 
     /// `daemon off` and `master_process off`: one process, which is the child. What a response says is the same on all machines but for
@@ -122,6 +129,11 @@ impl Nginx {
              proxy_temp_path {dir}/tmp;\n  fastcgi_temp_path {dir}/tmp;\n  uwsgi_temp_path {dir}/tmp;\n  scgi_temp_path {dir}/tmp;\n  \
              server {{\n    listen 80;\n    listen [::]:80;\n    root {dir}/root;\n    dav_methods PUT;\n  }}\n}}\n"
         )
+    }
+
+    /// Sends the server a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Where the files lie that it serves and takes.

@@ -1,0 +1,156 @@
+//! `make campaign RUNS=n [SEED=s]`: the fault campaign; `make campaign-death RUNS=n [SEED=s]`: the engine killed under load.
+//!
+//! What a run is: `tests/net/campaign`. Run number i is drawn from the seed s + i, so `SEED=s+i RUNS=1` draws it again. After every
+//! tenth run comes one with a fault that the design does not mask yet; those are counted apart. Each run's line goes into
+//! `bench-results/campaign-<date>-<commit>.jsonl`, and the table beside it is made anew of all its lines.
+//!
+//! The last line is `campaign: N runs, 0 lost, 0 reset` (exit code 0) only if nothing at all was wrong; with books that do not balance it
+//! says so, and the exit code is 1 in any case.
+
+#[allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with tests; the campaign uses its part"
+)]
+#[path = "../../tests/net/campaign/mod.rs"]
+mod campaign;
+#[allow(
+    dead_code,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "shared with tests and bench; each uses its part"
+)]
+#[path = "../../tests/net/lab/mod.rs"]
+mod lab;
+
+mod record;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use campaign::death;
+use campaign::plan::Plan;
+use campaign::run::{Outcome, run};
+use record::Record;
+
+const USAGE: &str = "usage: make campaign RUNS=n [SEED=s] or make campaign-death RUNS=n [SEED=s]; both are whole numbers, RUNS from 1 up";
+
+/// After so many runs comes one that is counted apart.
+const APART_EVERY: u64 = 10;
+
+fn main() -> ExitCode {
+    let (Ok(runs), Ok(seed)) = (number("RUNS", || 20), number("SEED", seed_of_the_clock)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let death = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => false,
+        ["death"] => true,
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if runs == 0 || seed.checked_add(runs).is_none() {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("campaign: it makes network namespaces and must run as root");
+        return ExitCode::FAILURE;
+    }
+    lab::clean_up_on_interrupt();
+    let result = if death { deaths(runs, seed) } else { faults(runs, seed) };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("campaign: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A variable of the environment; `Err` if it is no number.
+fn number(name: &str, default: impl FnOnce() -> u64) -> Result<u64, std::num::ParseIntError> {
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => text.parse(),
+        _ => Ok(default()),
+    }
+}
+
+fn seed_of_the_clock() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_1970.map_or(1, |d| d.as_secs() * 1_000)
+}
+
+fn faults(runs: u64, seed: u64) -> anyhow::Result<bool> {
+    println!("campaign: {runs} runs, SEED={seed}");
+    let mut record = Record::open("campaign")?;
+    let (mut lost, mut reset, mut unbalanced) = (0, 0, 0);
+    for i in 0..runs {
+        let outcome = one(&Plan::masked(seed + i), false, &mut record)?;
+        lost += u64::from(!outcome.lost.is_empty());
+        reset += u64::from(outcome.resets > 0);
+        unbalanced += u64::from(!outcome.books.is_empty());
+        if i % APART_EVERY == APART_EVERY - 1 {
+            one(&Plan::not_yet_masked((seed + i) / APART_EVERY), true, &mut record)?;
+        }
+    }
+    println!("{}", record.write_table()?);
+    let books = if unbalanced > 0 {
+        format!(", {unbalanced} unbalanced")
+    } else {
+        String::new()
+    };
+    println!("campaign: {runs} runs, {lost} lost, {reset} reset{books}");
+    Ok(lost + reset + unbalanced == 0)
+}
+
+fn one(plan: &Plan, apart: bool, record: &mut Record) -> anyhow::Result<Outcome> {
+    println!("{}{plan}", if apart { "apart, " } else { "" });
+    let keep = PathBuf::from(format!(
+        "target/campaign/seed-{}{}",
+        plan.seed,
+        if apart { "-apart" } else { "" }
+    ));
+    let outcome = run(plan, Some(&keep));
+    println!(
+        "  {}: {} flows taken over, longest pause {:.0} ms, {} machines live{}{}; {:.1} s",
+        if outcome.is_good() { "good" } else { "WRONG" },
+        outcome.takeovers,
+        outcome.pause.as_secs_f64() * 1e3,
+        outcome.live,
+        if outcome.queue_lost > 0 {
+            format!(", {} lost in the queues", outcome.queue_lost)
+        } else {
+            String::new()
+        },
+        if outcome.late { ", the fault came too late" } else { "" },
+        outcome.took.as_secs_f64(),
+    );
+    for wrong in outcome.lost.iter().chain(&outcome.books) {
+        println!("  WRONG: {}", wrong.chars().take(600).collect::<String>());
+    }
+    if outcome.resets > 0 {
+        println!("  WRONG: {} resets have reached the client", outcome.resets);
+    }
+    if !outcome.is_good() {
+        println!("  seed {}; logs, status and captures: {}", plan.seed, keep.display());
+    }
+    record.add(plan, apart, &outcome)?;
+    Ok(outcome)
+}
+
+fn deaths(runs: u64, seed: u64) -> anyhow::Result<bool> {
+    println!("campaign-death: {runs} deaths, SEED={seed}");
+    let deaths = death::run(runs, seed, |death| println!("  {death}"));
+    let summary = death::Summary::of(&deaths);
+    println!("{summary}");
+    record::write_deaths(&deaths, &summary, seed)?;
+    println!("campaign-death: {runs} deaths, {} wrong", summary.wrong);
+    Ok(summary.wrong == 0)
+}
