@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test demo bench-rtt load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test demo fuzz bench-rtt load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -35,6 +35,9 @@ test: deps ## unit tests, simulation, and real stacks in network namespaces
 demo: deps ## freeze the original in the middle of a redis load, an upload and a download
 	$(CARGO) build --release --locked --bin relevo --example demo
 	@$(TARGET)/release/examples/demo
+
+fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wire engine"]
+	@scripts/fuzz.sh "$(or $(SECONDS),10)" $(TARGETS)
 
 bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1]; result in bench-results
 	$(CARGO) bench --locked --bench rtt

@@ -214,7 +214,9 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let leg = &mut self.legs[index];
-        if !p.flags.contains(Flags::ACK) || p.seq != leg.isn {
+        // R22: it acknowledges the SYN, and nothing else: whatever it says beyond would reach the client as it stands.
+        let acks_syn = p.flags.contains(Flags::ACK) && p.ack == self.client.isn.add(1);
+        if !acks_syn || p.seq != leg.isn {
             return Verdict::Drop(DropReason::Implausible);
         }
         if index == self.original && leg.mode == Mode::Direct && p.seq == self.promise.isn {

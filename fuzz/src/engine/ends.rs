@@ -22,6 +22,8 @@ pub struct End {
     echo: u32,
     /// The highest acknowledgement and TSval that it was told.
     told: Option<(Seq, Option<u32>)>,
+    /// It has heard a SYN: before that, a client may hear of a machine's old connection (RFC 9293 section 3.5.1).
+    answered: bool,
 }
 
 impl End {
@@ -35,6 +37,7 @@ impl End {
             clocks: vec![],
             echo: 0,
             told: None,
+            answered: false,
         }
     }
 
@@ -43,6 +46,7 @@ impl End {
         self.said.clear();
         self.clocks.clear();
         self.told = None;
+        self.answered = false;
     }
 
     pub fn set_next(&mut self, seq: Seq) {
@@ -137,7 +141,8 @@ impl End {
         if let Some(t) = p.options.timestamps {
             self.echo = t.val;
         }
-        if !p.flags.contains(Flags::ACK) {
+        self.answered |= p.flags.contains(Flags::SYN);
+        if !p.flags.contains(Flags::ACK) || !self.answered {
             return;
         }
         // I3, I4: nobody is told an acknowledgement for what it has not sent.
@@ -152,15 +157,18 @@ impl End {
         }
         // I5: neither acknowledgement nor clock runs backwards.
         let val = p.options.timestamps.map(|t| t.val);
+        // A repeated SYN/ACK acknowledges the SYN again, as the machine sent it.
         if let Some((ack, clock)) = self.told {
-            assert!(p.ack.ge(ack), "ack runs backwards: {p:?} to {self:?}");
+            assert!(p.ack.ge(ack) || p.flags.contains(Flags::SYN), "ack runs backwards: {p:?} to {self:?}");
             if let (Some(before), Some(val)) = (clock, val) {
                 let forward = val.wrapping_sub(before) < 1 << 31;
                 assert!(forward || !is_client, "TSval runs backwards: {p:?} to {self:?}");
             }
         }
         if is_client {
-            self.told = Some((p.ack, val.or(self.told.and_then(|told| told.1))));
+            let before = self.told.unwrap_or((p.ack, None));
+            let ack = if p.ack.ge(before.0) { p.ack } else { before.0 };
+            self.told = Some((ack, val.or(before.1)));
         }
     }
 }

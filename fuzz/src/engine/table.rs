@@ -27,6 +27,8 @@ pub struct Table {
     legs: Vec<End>,
     given: u64,
     last: Vec<u8>,
+    /// `RELEVO_TRACE` is set: the play is printed.
+    trace: bool,
 }
 
 fn ip(v6: bool, net: u8, host: u8) -> IpAddr {
@@ -107,7 +109,14 @@ impl Table {
             legs: vec![],
             given: 0,
             last: vec![],
+            trace: std::env::var_os("RELEVO_TRACE").is_some(),
         })
+    }
+
+    fn show(&self, line: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{:>9} {}", self.now, line());
+        }
     }
 
     /// A client says something.
@@ -196,6 +205,7 @@ impl Table {
         let opened = self.engine.stats().get(Counter::FlowsOpened);
         let verdict = self.engine.handle_packet(self.now, meta, &mut packet);
         self.given += 1;
+        self.show(|| format!("given {meta:?} {spoken:?} -> {verdict:?}"));
         let fresh = self.engine.stats().get(Counter::FlowsOpened) > opened;
         if let Some(p) = spoken.filter(|_| !is_refused(verdict)) {
             let ends = self.clients.iter_mut().chain(&mut self.legs);
@@ -217,6 +227,7 @@ impl Table {
     fn deliver(&mut self, packet: &[u8], complete: bool) {
         let p = Parsed::parse(packet).expect("the engine lets out only what parses");
         assert_eq!(p.len(), packet.len());
+        self.show(|| format!("  out {p:?}"));
         assert!(!complete || is_right(packet, &p), "checksum of {p:?}");
         let service = &self.engine.spec().services[0];
         if p.src == service.psc && !service.machines.iter().any(|m| m.addr == p.dst) {
@@ -247,7 +258,7 @@ impl Table {
         assert!(next.is_none_or(|at| at > self.now), "a deadline that has passed");
         while let Some(event) = self.engine.take_event() {
             if let Event::Evict { machine } = event {
-                self.engine.command(self.now, Command::Down { machine });
+                self.command(Command::Down { machine });
             }
         }
     }
@@ -277,6 +288,7 @@ impl Table {
     /// An operator or the coordinator speaks.
     pub fn command(&mut self, command: Command) {
         let outcome = self.engine.command(self.now, command);
+        self.show(|| format!("{command:?} -> {outcome:?}"));
         assert!(outcome.switched <= 5 && outcome.lost <= 5);
     }
 
