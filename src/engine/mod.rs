@@ -353,6 +353,7 @@ impl Engine {
             if flow.is_over() || (before && p.seq != flow.client.isn) {
                 // Where the machines see another port than the client's own, the old flow can still be played to its end (R24).
                 if flow.has_followers() && self.cx.service(id).source == SourceMode::Psc {
+                    flow.leave_client();
                     self.table.detach(id, p.src);
                 } else {
                     self.forget(key, true);
