@@ -10,7 +10,11 @@ use std::path::Path;
 
 /// Runs a target on every file in its folder, and on some inputs that no folder needs to hold.
 fn replay(name: &str) {
-    let run = fuzz::TARGETS.iter().find(|target| target.0 == name).expect("a target").1;
+    let run = fuzz::TARGETS
+        .iter()
+        .find(|target| target.0 == name)
+        .expect("a target")
+        .1;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
     let mut files: Vec<_> = fs::read_dir(folder)
         .expect("a folder of seeds")
@@ -34,7 +38,10 @@ fn every_target_has_a_binary_and_a_test() {
     let manifest = include_str!("../fuzz/Cargo.toml");
     for (name, _) in fuzz::TARGETS {
         assert!(here.contains(&format!("replay(\"{name}\")")), "{name} is not replayed");
-        assert!(manifest.contains(&format!("fuzz_targets/{name}.rs")), "{name} has no binary");
+        assert!(
+            manifest.contains(&format!("fuzz_targets/{name}.rs")),
+            "{name} has no binary"
+        );
     }
 }
 

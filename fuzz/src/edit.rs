@@ -21,7 +21,9 @@ fn edited(u: &mut Unstructured<'_>) -> Result<()> {
     if repaired {
         repair(&mut bytes);
     }
-    let Ok(parsed) = Parsed::parse(&bytes) else { return Ok(()) };
+    let Ok(parsed) = Parsed::parse(&bytes) else {
+        return Ok(());
+    };
     let before = error(&bytes, &parsed);
     let mode = match mode % 3 {
         0 => ChecksumMode::Complete,
@@ -39,7 +41,11 @@ fn edited(u: &mut Unstructured<'_>) -> Result<()> {
     assert_eq!(after.len(), len);
     assert_ip_header(&bytes);
     match mode {
-        ChecksumMode::Complete => assert_eq!(error(&bytes, &after), before, "damage must stay visible, and nothing else"),
+        ChecksumMode::Complete => assert_eq!(
+            error(&bytes, &after),
+            before,
+            "damage must stay visible, and nothing else"
+        ),
         ChecksumMode::Partial => assert!(is_right(&bytes, &after)),
         ChecksumMode::Offloaded => {}
     }

@@ -102,7 +102,9 @@ impl End {
         let syn = flags.contains(Flags::SYN);
         if timestamps {
             let wild = shape & 0x80 != 0 && !syn;
-            let clock = u32::try_from(now / 1_000 % (1 << 32)).expect("below 2^32").wrapping_sub(1_000);
+            let clock = u32::try_from(now / 1_000 % (1 << 32))
+                .expect("below 2^32")
+                .wrapping_sub(1_000);
             options.timestamps = Some(Timestamps {
                 val: clock.wrapping_add(if wild { offset(u)? } else { 0 }),
                 ecr: self.echo.wrapping_add(if wild { offset(u)? } else { 0 }),
@@ -159,7 +161,10 @@ impl End {
         let val = p.options.timestamps.map(|t| t.val);
         // A repeated SYN/ACK acknowledges the SYN again, as the machine sent it.
         if let Some((ack, clock)) = self.told {
-            assert!(p.ack.ge(ack) || p.flags.contains(Flags::SYN), "ack runs backwards: {p:?} to {self:?}");
+            assert!(
+                p.ack.ge(ack) || p.flags.contains(Flags::SYN),
+                "ack runs backwards: {p:?} to {self:?}"
+            );
             if let (Some(before), Some(val)) = (clock, val) {
                 let forward = val.wrapping_sub(before) < 1 << 31;
                 assert!(forward || !is_client, "TSval runs backwards: {p:?} to {self:?}");

@@ -67,7 +67,11 @@ fn spec(u: &mut Unstructured<'_>) -> Result<EngineSpec> {
             hang: None,
             vote: 20 * MILLISECOND,
         },
-        unknown: if bit(5) { UnknownPolicy::Drop } else { UnknownPolicy::Reset },
+        unknown: if bit(5) {
+            UnknownPolicy::Drop
+        } else {
+            UnknownPolicy::Reset
+        },
         machines: machines.collect(),
     };
     Ok(EngineSpec {
@@ -151,7 +155,11 @@ impl Table {
         let flags = flags(u)?;
         // Bit 7: one of the latest, which are the ones that live.
         let leg = usize::from(choice & 0x3f) % self.legs.len();
-        let leg = if choice & 0x80 == 0 { self.legs.len() - 1 - leg } else { leg };
+        let leg = if choice & 0x80 == 0 {
+            self.legs.len() - 1 - leg
+        } else {
+            leg
+        };
         let packet = if choice & 0x40 == 0 {
             self.legs[leg].say(u, flags, self.timestamps, self.now)?
         } else {
@@ -303,7 +311,11 @@ impl Table {
     pub fn look(&self) {
         let stats = self.engine.stats();
         assert_eq!(stats.get(Counter::PacketsIn), self.given);
-        assert_eq!(stats.get(Counter::Accepted) + stats.all_drops(), self.given, "one verdict each");
+        assert_eq!(
+            stats.get(Counter::Accepted) + stats.all_drops(),
+            self.given,
+            "one verdict each"
+        );
         let status = self.engine.status();
         let service = &status.services[0];
         assert!(service.flows <= 5 && service.half_open <= 3, "{service:?}");
@@ -347,6 +359,15 @@ fn is_refused(verdict: Verdict) -> bool {
     let Verdict::Drop(reason) = verdict else { return false };
     matches!(
         reason,
-        D::Malformed | D::Checksum | D::Fragment | D::NotOurs | D::WrongInterface | D::TableFull | D::NoMachine | D::Implausible | D::MisplacedReset | D::BufferFull
+        D::Malformed
+            | D::Checksum
+            | D::Fragment
+            | D::NotOurs
+            | D::WrongInterface
+            | D::TableFull
+            | D::NoMachine
+            | D::Implausible
+            | D::MisplacedReset
+            | D::BufferFull
     )
 }

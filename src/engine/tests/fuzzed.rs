@@ -53,7 +53,10 @@ fn what_a_finished_flow_owed_is_not_said_to_the_flow_that_follows_on_its_address
         ts,
         ..Say::default()
     };
-    assert!(matches!(t.say("client", client(), psc(), ends, syn), Verdict::Accept { .. }));
+    assert!(matches!(
+        t.say("client", client(), psc(), ends, syn),
+        Verdict::Accept { .. }
+    ));
     t.hush();
     t.poll();
     assert_eq!(t.client_heard(), []);
