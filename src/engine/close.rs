@@ -107,13 +107,6 @@ impl Flow {
         }
     }
 
-    /// The client's address and port belong to another flow from now on (R21): what it is still owed would be heard there, in numbers
-    /// that mean nothing to it.
-    pub fn leave_client(&mut self) {
-        self.client.ack_due = false;
-        self.client.syn_ack_due = false;
-    }
-
     /// Whether a leg that the engine speaks to is not done yet.
     #[must_use]
     pub fn has_followers(&self) -> bool {
