@@ -44,11 +44,12 @@ pub fn error(bytes: &[u8], parsed: &Parsed) -> u32 {
     (u32::from(found) + u32::from(!right)) % 65_535
 }
 
-/// Asserts that IPv4's header checksum is right.
+/// Asserts that IPv4's header checksum is right: word by word, for etherparse leaves the reserved flag out of its sum.
 pub fn assert_ip_header(bytes: &[u8]) {
     if bytes[0] >> 4 == 4 {
-        let header = etherparse::Ipv4HeaderSlice::from_slice(bytes).expect("a header");
-        assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+        let words = bytes[..tcp_start(bytes)].chunks(2);
+        let sum: u32 = words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
+        assert_eq!((sum - 1) % 65_535 + 1, 65_535, "RFC 1071: all words sum to 0xffff");
     }
 }
 
