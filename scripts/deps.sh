@@ -3,6 +3,7 @@
 #
 #   scripts/deps.sh build    what the engine is built with and runs with
 #   scripts/deps.sh test     also what tests, demo and bench use
+#   scripts/deps.sh fuzz     what the fuzzer is built with (libFuzzer is C++)
 #
 # The packages' services are not started: a policy-rc.d that forbids it is put in place for the length of the installation
 # (unless the machine has one of its own), and taken away again.
@@ -14,8 +15,9 @@ test="iptables redis-server redis-tools nginx sockperf tcpdump procps iputils-pi
 case "${1-}" in
 build) wanted=$build ;;
 test) wanted="$build $test" ;;
+fuzz) wanted="$build g++" ;;
 *)
-    echo "usage: scripts/deps.sh build|test" >&2
+    echo "usage: scripts/deps.sh build|test|fuzz" >&2
     exit 2
     ;;
 esac

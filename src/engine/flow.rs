@@ -83,6 +83,9 @@ pub struct ClientSide {
     pub ack_due: bool,
     /// It repeats its SYN, although it was promised something by a machine that has died since.
     pub syn_ack_due: bool,
+    /// Its address and port belong to a newer flow (R21): whatever this one has to say would be heard there, in numbers that mean nothing
+    /// to it.
+    pub has_left: bool,
 }
 
 /// One flow.

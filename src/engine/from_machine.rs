@@ -79,8 +79,8 @@ impl Flow {
             }
             return Verdict::Drop(DropReason::Implausible);
         };
-        // After a reset the client hears nothing more, whoever is still played to the end (R24).
-        if index == self.original && !matches!(self.state, FlowState::Reset { .. }) {
+        // After a reset, or when it has begun anew (R21), the client hears nothing more, whoever is still played to the end (R24).
+        if index == self.original && !self.client.has_left && !matches!(self.state, FlowState::Reset { .. }) {
             self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
             self.hear_replica(cx, now, index, seg, p, bytes);
@@ -225,10 +225,12 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let leg = &mut self.legs[index];
-        if !p.flags.contains(Flags::ACK) || p.seq != leg.isn {
+        // R22: it acknowledges the SYN, and nothing else: whatever it says beyond would reach the client as it stands.
+        let acks_syn = p.flags.contains(Flags::ACK) && p.ack == self.client.isn.add(1);
+        if !acks_syn || p.seq != leg.isn {
             return Verdict::Drop(DropReason::Implausible);
         }
-        if index == self.original && leg.mode == Mode::Direct && p.seq == self.promise.isn {
+        if index == self.original && !self.client.has_left && leg.mode == Mode::Direct && p.seq == self.promise.isn {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
         leg.ack_due = true;
@@ -253,7 +255,7 @@ impl Flow {
         if v != leg.sent && v != leg.told {
             return Verdict::Drop(DropReason::MisplacedReset);
         }
-        if index != self.original {
+        if index != self.original || self.client.has_left {
             cx.stats.count(Counter::LegsRefused);
             self.drop_leg(index, &mut cx.budget);
             return Verdict::Drop(DropReason::Replica);

@@ -154,3 +154,128 @@ impl Flow {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::leg::{LegState, Mode};
+    use super::super::spec::{EngineSpec, MachineId, MaxLag, ServiceId};
+    use super::super::tests::{client, psc, spec};
+    use super::*;
+    use crate::wire::{Flags, Options, Segment};
+    use proptest::prelude::*;
+
+    const NO_LIMIT: Pos = Pos::MAX / 4;
+
+    fn context(max_lag: MaxLag) -> Context {
+        let mut spec: EngineSpec = spec(3);
+        spec.services[0].max_lag = max_lag;
+        Context::new(spec)
+    }
+
+    /// A flow with an original and two replicas, all open.
+    fn flow(cx: &Context) -> Flow {
+        let syn = Segment {
+            src: client(),
+            dst: psc(),
+            seq: Seq(u32::MAX),
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: 1_000,
+            urgent: 0,
+            options: Options::default(),
+            payload: (&[], &[]),
+        };
+        let mut bytes = vec![0; syn.len()];
+        assert!(syn.write(&mut bytes));
+        let p = Parsed::parse(&bytes).expect("what is built parses");
+        let mut flow = Flow::for_syn(cx, 0, ServiceId(0), &p, client(), MachineId(0));
+        for machine in 1..3 {
+            let leg = Leg::new(MachineId(machine), Mode::Relayed, cx.rtt(ServiceId(0)), 0);
+            flow.legs.push(leg);
+        }
+        flow.legs.iter_mut().for_each(|leg| leg.state = LegState::Open);
+        flow
+    }
+
+    /// R4 and R5 as the design writes them: the minimum over all that count, and never backwards.
+    fn by_the_book(legs: [(Pos, Pos, bool); 3], slack: Pos, told: Offer) -> Offer {
+        let (mut ack, mut edge) = (legs[0].0, legs[0].1);
+        for (acked, its_edge, _) in legs[1..].iter().filter(|leg| leg.2) {
+            ack = ack.min(acked + slack);
+            edge = edge.min(its_edge + slack);
+        }
+        Offer {
+            ack: ack.max(told.ack),
+            edge: edge.max(told.edge),
+        }
+    }
+
+    #[test]
+    fn the_offer_is_the_minimum_exhaustively() {
+        for (max_lag, slack) in [
+            (MaxLag::Bytes(0), 0),
+            (MaxLag::Bytes(2), 2),
+            (MaxLag::Unlimited, NO_LIMIT),
+        ] {
+            let cx = context(max_lag);
+            // Each leg has acknowledged one to four, with a window of none or three, and counts or not; told was one to three.
+            for code in 0..(8i64 * 8 * 8 * 4 * 3) {
+                let leg = |at: i64| {
+                    let digit = code >> (3 * at) & 7;
+                    (1 + (digit & 3), 1 + (digit & 3) + 3 * (digit >> 2))
+                };
+                let counts = code >> 9 & 3;
+                let told = 1 + (code >> 11);
+                let legs = [(leg(0), true), (leg(1), counts & 1 == 0), (leg(2), counts & 2 == 0)]
+                    .map(|((acked, edge), counts)| (acked, edge, counts));
+                let mut flow = flow(&cx);
+                for (leg, (acked, edge, counts)) in flow.legs.iter_mut().zip(legs) {
+                    leg.sender.follow_ack(0, acked, edge);
+                    if !counts {
+                        leg.state = LegState::Gone;
+                    }
+                }
+                let told = Offer { ack: told, edge: told };
+                (flow.client.ack_out, flow.client.edge_out) = (told.ack, told.edge);
+                assert_eq!(flow.offer(&cx), by_the_book(legs, slack, told), "{legs:?} {told:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_field_says_no_more_than_is_offered(
+            shift in prop::option::of(0u8..15), ack in 0..1i64 << 40, window in -10i64..1 << 31,
+        ) {
+            let mut flow = flow(&context(MaxLag::Bytes(0)));
+            flow.promise.wscale = shift;
+            let unit = 1 << shift.unwrap_or(0);
+            let (field, edge) = flow.window_field(Offer { ack, edge: ack + window });
+            prop_assert_eq!(edge, ack + Pos::from(field) * unit, "what the client makes of it");
+            prop_assert!(edge <= ack + window.max(0));
+            prop_assert!(field == u16::MAX || ack + window.max(0) - edge < unit, "short by less than a unit");
+        }
+
+        #[test]
+        fn what_the_client_is_told_never_runs_backwards(
+            steps in prop::collection::vec((0usize..3, 1i64..100_000, 0i64..200_000, any::<bool>()), 1..40),
+            shift in 0u8..15,
+        ) {
+            let cx = context(MaxLag::Bytes(0));
+            let mut flow = flow(&cx);
+            flow.promise.wscale = Some(shift);
+            let mut told = (0, 0);
+            for (leg, acked, window, gone) in steps {
+                flow.legs[leg].sender.follow_ack(0, acked, acked + window);
+                if gone && leg > 0 {
+                    flow.legs[leg].state = LegState::Gone;
+                }
+                let offer = flow.offer(&cx);
+                flow.note_offer(offer);
+                let now = (flow.client.ack_out, flow.client.edge_out);
+                prop_assert!(now.0 >= told.0 && now.1 >= told.1, "{:?} after {:?}", now, told);
+                told = now;
+            }
+        }
+    }
+}

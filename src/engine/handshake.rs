@@ -68,6 +68,7 @@ impl Flow {
                 ts_echo: p.options.timestamps.map_or(0, |t| t.val),
                 ack_due: false,
                 syn_ack_due: false,
+                has_left: false,
             },
             promise: Promise::default(),
             buffer: SendBuffer::default(),

@@ -351,8 +351,10 @@ impl Engine {
         let verdict = if p.flags.contains(Flags::SYN) {
             // R21: on a finished flow's addresses, or with another number on an unproved one, a SYN starts a new flow.
             if flow.is_over() || (before && p.seq != flow.client.isn) {
-                // Where the machines see another port than the client's own, the old flow can still be played to its end (R24).
-                if flow.has_followers() && self.cx.service(id).source == SourceMode::Psc {
+                // Where the machines see another port than the client's own, the old flow can still be played to its end (R24). An
+                // unproved client's has nothing to be played.
+                if !before && flow.has_followers() && self.cx.service(id).source == SourceMode::Psc {
+                    flow.client.has_left = true;
                     self.table.detach(id, p.src);
                 } else {
                     self.forget(key, true);

@@ -62,6 +62,60 @@ pub fn ts_newer(known: Option<u32>, fresh: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Half of the sequence space.
+    const HALF: Pos = 1 << 31;
+
+    #[test]
+    fn translation_has_an_inverse_up_to_half_the_space_and_no_further() {
+        for isn in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX - 1, u32::MAX].map(Seq) {
+            for near in [0, 1, HALF - 1, HALF, 2 * HALF - 1, 2 * HALF, 7 * HALF + 5, 1 << 40] {
+                // All distances within 2^12 of none and of half the space, on both sides.
+                for corner in [-HALF, 0, HALF] {
+                    for step in -4_096..4_096 {
+                        let pos = near + corner + step;
+                        let back = pos_of(near, isn, seq_of(isn, pos));
+                        if (-HALF..HALF).contains(&(corner + step)) {
+                            assert_eq!(back, pos, "near {near}");
+                        } else {
+                            assert_eq!((back - pos).abs(), 2 * HALF, "once round: never anything in between");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_is_newer_and_one_that_goes_back_is_not() {
+        for known in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX - 1, u32::MAX] {
+            for step in 0..1u32 << 16 {
+                let (on, back) = (known.wrapping_add(step), known.wrapping_sub(step));
+                assert_eq!(ts_newer(Some(known), on), on);
+                assert_eq!(ts_newer(Some(known), back), known);
+                assert!(ts_not_before(known.wrapping_add((1 << 31) - 1), known));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn translation_has_an_inverse(isn: u32, near in 0..1i64 << 50, way in -HALF..HALF) {
+            let isn = Seq(isn);
+            prop_assert_eq!(pos_of(near, isn, seq_of(isn, near + way)), near + way);
+        }
+
+        #[test]
+        fn translation_is_one_addition(isn_m: u32, isn_0: u32, near in 0..1i64 << 50, seq: u32) {
+            // Design section 4: from a machine's numbering to the client's, the same offset wherever the flow has got to.
+            let there = seq_of(Seq(isn_0), pos_of(near, Seq(isn_m), Seq(seq)));
+            prop_assert_eq!(there, Seq(seq).add(isn_0).sub(isn_m));
+            let v = pos_of(near, Seq(isn_0), there);
+            prop_assert_eq!(seq_of(Seq(isn_m), v), Seq(seq), "and back");
+            prop_assert_eq!(v, pos_of(near, Seq(isn_m), Seq(seq)), "one position, whoever numbers it");
+        }
+    }
 
     #[test]
     fn positions_survive_the_wrap() {

@@ -221,6 +221,9 @@ impl Flow {
 
     /// R6: what a replica's progress, a switch of the original, or the client's own question lets the engine say.
     fn tell_client(&mut self, cx: &mut Context, out: &mut Outbox) {
+        if self.client.has_left {
+            return;
+        }
         if std::mem::take(&mut self.client.syn_ack_due) {
             self.promise_again(cx, out);
         }
@@ -348,6 +351,9 @@ impl Flow {
 
     /// A RST to the client, exactly placed: nobody is left who could go on.
     pub fn reset_client(&mut self, cx: &mut Context) {
+        if self.client.has_left {
+            return;
+        }
         let psc = self.service_spec(cx).psc;
         cx.answer(super::context::Answer {
             src: psc,

@@ -97,6 +97,58 @@ mod tests {
         );
     }
 
+    /// All sequences of four steps over seven positions, each an insertion or a trim, against a set of bits.
+    #[test]
+    fn ranges_equal_a_set_of_bits_exhaustively() {
+        const WIDTH: Pos = 7;
+        let mut steps = vec![];
+        for from in 0..WIDTH {
+            steps.push((from, None));
+            steps.extend((from + 1..=WIDTH).map(|to| (from, Some(to))));
+        }
+        let mut todo = vec![(Ranges::default(), 0u8, 0)];
+        while let Some((ranges, bits, depth)) = todo.pop() {
+            agree(&ranges, bits, WIDTH);
+            for (from, to) in steps.iter().filter(|_| depth < 4) {
+                let (mut next, mut model) = (ranges.clone(), bits);
+                if let Some(to) = to {
+                    assert!(next.insert(*from, *to));
+                    (*from..*to).for_each(|p| model |= 1 << p);
+                } else {
+                    next.trim(*from);
+                    (0..*from).for_each(|p| model &= !(1 << p));
+                }
+                todo.push((next, model, depth + 1));
+            }
+        }
+    }
+
+    fn agree(ranges: &Ranges, bits: u8, width: Pos) {
+        let has = |p: Pos| bits >> p & 1 == 1;
+        for p in 0..width {
+            let skipped = (p..).find(|q| *q >= width || !has(*q)).unwrap();
+            assert_eq!(ranges.skip(p), skipped, "{ranges:?}");
+            let start = (p + 1..width).find(|q| has(*q) && !has(*q - 1));
+            assert_eq!(ranges.next_start(p), start, "{ranges:?}");
+        }
+        assert_eq!(ranges.highest(), (0..width).rev().find(|p| has(*p)).map(|p| p + 1));
+        assert_eq!(ranges.total(), Pos::from(bits.count_ones()));
+        assert_eq!(ranges.is_empty(), bits == 0);
+        assert!(ranges.list.iter().all(|r| r.0 < r.1));
+        assert!(ranges.list.windows(2).all(|w| w[0].1 < w[1].0));
+    }
+
+    #[test]
+    fn too_many_ranges_change_nothing() {
+        let mut ranges = Ranges::default();
+        assert!((0..64).all(|i| ranges.insert(3 * i, 3 * i + 1)));
+        let before = ranges.clone();
+        assert!(!ranges.insert(1_000, 1_001));
+        assert_eq!(ranges, before);
+        assert!(ranges.insert(1, 3), "what joins two is welcome");
+        assert_eq!(ranges.list.len(), MAX_RANGES - 1);
+    }
+
     proptest! {
         #[test]
         fn ranges_equal_a_set_of_numbers(ops in prop::collection::vec((0i64..200, 0i64..30, any::<bool>()), 0..60)) {

@@ -178,7 +178,9 @@ impl SendBuffer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pos::length;
     use super::*;
+    use proptest::prelude::*;
 
     fn piece(at: Pos, acked: Pos) -> Piece {
         Piece {
@@ -221,5 +223,39 @@ mod tests {
         assert_eq!(b.end(), 1);
         assert!(b.store(piece(1, 1), b"ab", 1 << 20, &mut budget));
         assert_eq!((b.end(), b.fin()), (6, Some(5)));
+    }
+
+    proptest! {
+        /// R23, safety: no byte goes to a leg that has sent less than what the client had acknowledged when it sent that byte. And
+        /// liveness: a leg that has sent all of it gets every byte that is whole.
+        #[test]
+        fn no_byte_is_released_before_what_its_sender_had_read(
+            pieces in prop::collection::vec((1i64..60, 1usize..12, 1i64..40, any::<bool>()), 1..40),
+        ) {
+            let (mut b, mut budget) = (SendBuffer::default(), Budget::new(1 << 20));
+            let mut read = [None; 80];
+            let (mut acked, mut highest) = (1, 1);
+            for (at, len, ack, trims) in pieces {
+                // A client's acknowledgement only ever advances; its packets may be late.
+                acked = acked.max(ack);
+                let said = if trims { acked } else { ack };
+                highest = highest.max(said);
+                prop_assert!(b.store(piece(at, said), &vec![7; len], 1 << 20, &mut budget));
+                for known in &mut read[length(at)..length(at) + len] {
+                    known.get_or_insert(said);
+                }
+                for sent in 0..=highest {
+                    let released = b.released(sent);
+                    prop_assert!(released <= b.end() && released <= b.released(sent + 1));
+                    for p in b.base()..released {
+                        prop_assert!(read[length(p)].expect("stored") <= sent, "byte {} at {}", p, sent);
+                    }
+                }
+                prop_assert_eq!(b.released(highest), b.end());
+                if trims && at % 3 == 0 {
+                    b.trim(at.min(b.end()));
+                }
+            }
+        }
     }
 }

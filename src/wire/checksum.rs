@@ -193,4 +193,50 @@ mod tests {
         let split = add(sum(&bytes[..1], 0), shift_to_odd(sum(&bytes[1..], 0)));
         assert_eq!(fold(split), fold(sum(&bytes, 0)));
     }
+
+    #[test]
+    fn an_update_is_a_recomputation_for_every_word() {
+        // One word `old` among others that sum to `rest`, replaced by `new`: all 2^16 of each against the corners of the others.
+        const CORNERS: [u16; 8] = [0, 1, 0x00ff, 0x7fff, 0x8000, 0xff00, 0xfffe, 0xffff];
+        let check = |rest: u64, old: u16, new: u16| {
+            let field = finish(add(rest, u64::from(old)));
+            let updated = update(field, add(negate(u64::from(old)), u64::from(new)));
+            let computed = finish(add(rest, u64::from(new)));
+            if rest == 0 && new == 0 {
+                // RFC 1624 section 3: they differ only where all words have become zero, and TCP's pseudo header never is.
+                assert_eq!((updated, computed), (0, 0xffff), "{rest:x} {old:x} {new:x}");
+            } else {
+                assert_eq!(updated, computed, "{rest:x} {old:x} {new:x}");
+            }
+        };
+        for rest in CORNERS
+            .into_iter()
+            .map(u64::from)
+            .chain([0x1_0000, u64::MAX - 1, u64::MAX])
+        {
+            for corner in CORNERS {
+                for word in 0..=u16::MAX {
+                    check(rest, word, corner);
+                    check(rest, corner, word);
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn many_updates_are_one_recomputation(words: Vec<u16>, edits: Vec<(usize, u16)>) {
+            // The pseudo header's protocol number: never all zero.
+            let mut words: Vec<u16> = [u16::from(PROTO_TCP)].into_iter().chain(words).collect();
+            let total = |words: &[u16]| words.iter().fold(0, |sum, word| add(sum, u64::from(*word)));
+            let mut field = finish(total(&words));
+            words.push(0);
+            for (at, new) in edits {
+                let at = 1 + at % (words.len() - 1);
+                field = update(field, add(negate(u64::from(words[at])), u64::from(new)));
+                words[at] = new;
+                proptest::prop_assert_eq!(field, finish(total(&words)));
+            }
+        }
+    }
 }

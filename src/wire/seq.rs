@@ -69,6 +69,7 @@ impl fmt::Debug for Seq {
 #[cfg(test)]
 mod tests {
     use super::Seq;
+    use proptest::prelude::*;
 
     #[test]
     fn arithmetic_wraps() {
@@ -96,5 +97,45 @@ mod tests {
     #[test]
     fn prints_as_a_number() {
         assert_eq!(format!("{} {:?}", Seq(7), Seq(u32::MAX)), "7 4294967295");
+    }
+
+    /// RFC 1982 section 3.2 for SERIAL_BITS = 32, word by word; undefined at exactly half the space.
+    fn before_by_the_book(a: u32, b: u32) -> bool {
+        (a < b && b - a < 1 << 31) || (a > b && a - b > 1 << 31)
+    }
+
+    #[test]
+    fn comparison_is_rfc_1982_around_every_corner() {
+        // Every distance within 2^14 of none, of half the space and of the whole, from bases on both sides of each edge.
+        for base in [0, 1, 0x7fff_ffff, 0x8000_0000, 0x8000_0001, u32::MAX - 1, u32::MAX] {
+            for corner in [0u32, 1 << 31] {
+                for step in 0..1u32 << 15 {
+                    let other = base.wrapping_add(corner).wrapping_sub(1 << 14).wrapping_add(step);
+                    let (a, b) = (Seq(base), Seq(other));
+                    if other.wrapping_sub(base) == 1 << 31 {
+                        assert!(
+                            a.lt(b) && b.lt(a) && !a.gt(b),
+                            "neither is before the other: told apart as if both were"
+                        );
+                        continue;
+                    }
+                    assert_eq!(a.lt(b), before_by_the_book(base, other), "{base} {other}");
+                    assert_eq!(a.gt(b), before_by_the_book(other, base), "{base} {other}");
+                    assert_eq!((a.le(b), a.ge(b)), (!a.gt(b), !a.lt(b)));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn comparison_is_rfc_1982_anywhere(a: u32, b: u32, shift: u32) {
+            prop_assume!(a.wrapping_sub(b) != 1 << 31);
+            prop_assert_eq!(Seq(a).lt(Seq(b)), before_by_the_book(a, b));
+            prop_assert_eq!(Seq(a).add(shift).lt(Seq(b).add(shift)), Seq(a).lt(Seq(b)), "the same wherever on the circle");
+            prop_assert_eq!(Seq(a).add(shift).sub(shift), Seq(a));
+            prop_assert_eq!(i64::from(Seq(a).diff(Seq(b))), -i64::from(Seq(b).diff(Seq(a))));
+            prop_assert_eq!(Seq(b).add(Seq(a).diff(Seq(b)).cast_unsigned()), Seq(a));
+        }
     }
 }

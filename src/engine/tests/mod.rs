@@ -2,6 +2,7 @@
 //!
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
 
+mod fuzzed;
 mod golden;
 mod hostile;
 mod replication;
