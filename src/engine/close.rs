@@ -47,7 +47,7 @@ impl Flow {
     }
 
     /// A leg is done when the machine has acknowledged the client's FIN and its own FIN has been acknowledged.
-    fn finish_followers(&mut self) {
+    pub fn finish_followers(&mut self) {
         let fin = self.buffer.fin();
         for leg in &mut self.legs {
             let heard_all = fin.is_some_and(|fin| leg.acked() > fin);

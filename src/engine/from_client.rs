@@ -91,7 +91,12 @@ impl Flow {
             }
         }
         self.seen_at = now;
-        self.on_to_original(cx, now, checksum, seg, p, bytes)
+        let verdict = self.on_to_original(cx, now, checksum, seg, p, bytes);
+        if self.buffer.fin().is_some() {
+            // With this packet the machine may be done, and may forget: a copy must not reach it, even one that comes before the next poll.
+            self.finish_followers();
+        }
+        verdict
     }
 
     /// An acknowledgement for what can't be, at a limited rate (RFC 5961 section 7): two sides that both do so must not keep each other busy.

@@ -145,7 +145,7 @@ impl Socket {
                 libc::SOL_NETLINK,
                 libc::NETLINK_NO_ENOBUFS,
                 (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
+                libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0),
             )
         };
         if done == 0 {

@@ -237,3 +237,48 @@ impl Talk {
         bytes
     }
 }
+
+/// RFC 9293 section 3.10.7.4, LAST-ACK: the last acknowledgement ends the machine's connection. A copy of it, doubled on the way and taken
+/// before the engine's own work is done, would meet a machine that has forgotten, and the client its RST.
+#[test]
+fn a_doubled_last_acknowledgement_does_not_reach_a_machine_that_may_have_forgotten() {
+    let mut t = Talk::established(1);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        flags: Flags::FIN,
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(2),
+            flags: Flags::FIN,
+            ..Say::default()
+        },
+    );
+    t.hush();
+    let last = Say {
+        at: 2,
+        ack: Some(2),
+        ts: Some((CLIENT_CLOCK, CLOCK[0])),
+        ..Say::default()
+    };
+    let numbers = (CLIENT_ISN, ISN[0]);
+    let first = t.say("client", client(), psc(), numbers, last);
+    assert!(matches!(first, Verdict::Accept { .. }), "{first:?}");
+    let copy = t.say("client", client(), psc(), numbers, last);
+    assert_eq!(copy, Verdict::Drop(DropReason::Relayed));
+    // What the machine might say to the first copy's twin, had it been lost and sent again by another way.
+    let reset = Say {
+        at: 2,
+        flags: Flags::RST,
+        ts: None,
+        ..Say::default()
+    };
+    let verdict = t.say("m0", machine(0), peer(), (ISN[0], CLIENT_ISN), reset);
+    assert_eq!(verdict, Verdict::Drop(DropReason::Replica));
+    t.poll();
+    assert_eq!(t.client_heard(), []);
+}
