@@ -51,22 +51,39 @@ fn two_hundred_connections_at_once_survive() {
 
 #[test]
 fn ipv6_survives() {
-    survives(Family::V6, "source = \"psc\"");
+    survives(Family::V6, Seen::Psc, |cluster| cluster.engine(Family::V6, &[]));
 }
 
 #[test]
 fn machines_that_see_the_clients_address_survive() {
-    survives(Family::V4, "source = \"client\"");
-    survives(Family::V6, "source = \"client\"");
+    for family in [Family::V4, Family::V6] {
+        survives(family, Seen::Client, |cluster| {
+            cluster.engine(family, &["source = \"client\""])
+        });
+    }
+}
+
+#[test]
+fn the_queue_of_the_nfq_crate_does_the_same() {
+    survives(Family::V4, Seen::Psc, |cluster| {
+        Engine::start_with(&cluster.lab, "queue = \"nfq\"", &[cluster.config(Family::V4)])
+    });
+}
+
+/// Whom the machines see as their peer.
+#[derive(Clone, Copy)]
+enum Seen {
+    Psc,
+    Client,
 }
 
 /// An upload, a download and a dialogue at the same time, with the freeze in the middle of them; then a new connection.
-fn survives(family: Family, source: &str) {
+fn survives(family: Family, seen: Seen, start: impl Fn(&Cluster) -> Engine) {
     const SIZE: u64 = 16 * MIB;
     const ROUNDS: u64 = 2_000;
     let _turn = turn();
     let cluster = Cluster::new(3);
-    let engine = cluster.engine(family, &[source]);
+    let engine = start(&cluster);
     let psc = cluster.lab.psc(family, PORT);
     let fuse = freeze_fuse(cluster.lab.machine(0), Freeze::Mute);
     let connect = || Client::connect(psc, PATIENCE).expect("connect");
@@ -102,10 +119,9 @@ fn survives(family: Family, source: &str) {
         "TALK 4 10".to_owned(),
     ];
     let records = cluster.assert_identical(&[1, 2], &orders);
-    let seen = if source.contains("client") {
-        cluster.lab.client().ip(family)
-    } else {
-        psc.ip()
+    let seen = match seen {
+        Seen::Psc => psc.ip(),
+        Seen::Client => cluster.lab.client().ip(family),
     };
     for record in records {
         assert_eq!(plain(record.peer.ip()), seen, "whom the machines see as their peer");

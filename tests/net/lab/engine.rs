@@ -49,8 +49,16 @@ impl ServiceConfig {
 
 /// The text of a `relevo.toml`.
 pub fn config(dir: &Path, services: &[ServiceConfig]) -> String {
+    config_with(dir, "", services)
+}
+
+/// As [`config`], with further lines in `[engine]`.
+fn config_with(dir: &Path, engine: &str, services: &[ServiceConfig]) -> String {
     let socket = dir.join("admin.sock");
-    let mut text = format!("[engine]\nworkers = 2\nadmin_socket = \"{}\"\n", socket.display());
+    let mut text = format!(
+        "[engine]\nworkers = 2\nadmin_socket = \"{}\"\n{engine}\n",
+        socket.display()
+    );
     for service in services {
         let ServiceConfig {
             name,
@@ -99,8 +107,17 @@ impl Engine {
 
     /// As [`Engine::start`], started by another program, for example `taskset -c 0`.
     pub fn start_by(lab: &Lab, services: &[ServiceConfig], by: &[&str]) -> Self {
+        Self::start_from(lab, &config(lab.dir(), services), by)
+    }
+
+    /// As [`Engine::start`], with further lines in `[engine]`.
+    pub fn start_with(lab: &Lab, engine: &str, services: &[ServiceConfig]) -> Self {
+        Self::start_from(lab, &config_with(lab.dir(), engine, services), &[])
+    }
+
+    fn start_from(lab: &Lab, config: &str, by: &[&str]) -> Self {
         let path = lab.dir().join("relevo.toml");
-        std::fs::write(&path, config(lab.dir(), services)).expect("write relevo.toml");
+        std::fs::write(&path, config).expect("write relevo.toml");
         let program = binary();
         let words: Vec<&str> = by
             .iter()
