@@ -295,6 +295,7 @@ impl Flow {
         }
         if p.flags.contains(Flags::SYN) && acks_syn {
             self.open_replica(cx, now, index, p);
+            self.overtake_silent_heir(cx, now, index);
             return Verdict::Drop(DropReason::Replica);
         }
         if p.flags.contains(Flags::ACK) {

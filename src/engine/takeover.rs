@@ -37,8 +37,7 @@ impl Flow {
 
     /// Whether anybody could take the original's place.
     pub fn has_heir(&self, cx: &Context) -> bool {
-        let untried = || cx.up(self.service).any(|m| self.leg_of(m).is_none());
-        self.successor(cx).is_some() || (self.is_half_open() && untried())
+        self.successor(cx).is_some() || (self.is_half_open() && self.untried(cx).is_some())
     }
 
     /// The original is no good for this flow, whatever becomes of its machine: another one may be.
@@ -74,18 +73,45 @@ impl Flow {
             .or_else(|| order(&|l| l.state == LegState::SynSent))
     }
 
+    /// A machine that is up and has never said anything in this flow: it may be asked, again if it was before, for the client has heard
+    /// nothing of it that R13 would have to guard.
+    fn untried(&self, cx: &Context) -> Option<MachineId> {
+        let fresh = |m: &MachineId| {
+            self.leg_of(*m)
+                .is_none_or(|i| self.legs[i].state == LegState::Gone && self.legs[i].sent == 0)
+        };
+        cx.up(self.service).find(fresh)
+    }
+
     /// A client that has not yet proved itself starts over with another machine; the engine repeats its SYN.
     fn rehome(&mut self, cx: &mut Context, now: Micros, index: usize, outcome: &mut Outcome) {
         self.drop_leg(index, &mut cx.budget);
-        let Some(next) = cx.up(self.service).find(|m| self.leg_of(*m).is_none()) else {
+        let Some(next) = self.untried(cx) else {
             // All that are up have lost this flow before (R13).
             self.lose(cx, now, outcome);
             return;
         };
-        self.legs.push(Leg::new(next, Mode::Relayed, cx.rtt(self.service), now));
-        self.original = self.legs.len() - 1;
+        let leg = Leg::new(next, Mode::Relayed, cx.rtt(self.service), now);
+        self.original = match self.leg_of(next) {
+            Some(index) => {
+                self.legs[index] = leg;
+                index
+            }
+            None => {
+                self.legs.push(leg);
+                self.legs.len() - 1
+            }
+        };
         outcome.switched += 1;
         cx.stats.count(Counter::Takeovers);
+    }
+
+    /// The machine that was to take over has not answered yet, and leg `index`, fit to, just has: whoever answers first goes on.
+    pub fn overtake_silent_heir(&mut self, cx: &mut Context, now: Micros, index: usize) {
+        let heir = self.original();
+        if self.state == FlowState::Open && heir.state == LegState::SynSent && self.legs[index].eligible {
+            self.switch(cx, now, index);
+        }
     }
 
     /// R12: leg `next` becomes original. What the client lacks and what the machine lacks follow from the next pump.

@@ -285,3 +285,60 @@ fn a_silent_original_is_suspected() {
         })
     );
 }
+
+/// The original dies while both replicas are being opened: whoever answers first goes on, not whoever is first in the list and silent.
+#[test]
+fn the_heir_that_answers_overtakes_the_one_that_is_silent() {
+    let mut t = Talk::new(3);
+    t.shake_hands(1);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"GET\n",
+        ..Say::default()
+    });
+    assert_eq!(down(&mut t, 0).switched, 1);
+    t.hush();
+    t.machine(
+        2,
+        Say {
+            flags: Flags::SYN,
+            ack: Some(1),
+            ..Say::default()
+        },
+    );
+    assert_eq!(short(&t.machine_heard(2)), [(1, Some(1), "GET\n")]);
+    t.machine(
+        2,
+        Say {
+            at: 1,
+            ack: Some(5),
+            data: b"42\n",
+            ..Say::default()
+        },
+    );
+    let heard = t.client_heard();
+    assert_eq!(heard.last().map(|h| (h.at, h.data.as_slice())), Some((1, &b"42\n"[..])));
+}
+
+/// R13 guards what a client has heard of a machine. One that never answered may be asked again when it is back.
+#[test]
+fn a_machine_that_never_answered_is_asked_again_when_it_is_back() {
+    let mut t = Talk::new(2);
+    t.client(Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    });
+    assert_eq!(down(&mut t, 0).switched, 1);
+    let machine = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(0),
+    };
+    t.engine.command(t.now, Command::Up { machine });
+    t.hush();
+    let outcome = down(&mut t, 1);
+    assert_eq!((outcome.switched, outcome.lost), (1, 0));
+    assert_eq!(t.machine_heard(0).first().map(|h| h.flags), Some(Flags::SYN));
+    assert!(t.client_heard().is_empty());
+}
