@@ -98,7 +98,9 @@ impl Flow {
         let v = leg.v_of(p.seq);
         let end = v + Pos::from(p.seq_len());
         let u = pos_of(leg.acked(), self.client.isn, p.ack);
-        let slack = 1 + (1i64 << self.client_shift());
+        // A window probe of the old kind lies one byte beyond (RFC 9293 section 3.8.6.1); a client that rounds its window down to the unit of
+        // its scale may have told an edge less than a unit higher (RFC 7323 section 2.4).
+        let slack = 1i64 << self.client_shift();
         let fits = p.flags.contains(Flags::ACK)
             && u <= leg.sender.max().max(1)
             && u >= 1.max(leg.acked() - (1 << 30))
