@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg};
 use super::message::{self, Described, VERDICT_LEN};
 use super::{PacketQueue, QUEUE_LENGTH, QueueCounters, RECEIVE_BUFFER, Ready, Waker, explain_bind, wait_for};
 use crate::engine::{Meta, Verdict};
-use crate::host::netlink::Socket;
+use crate::host::netlink::{Socket, messages};
 
 /// The most of a packet that the kernel is asked for; it gives 65531 bytes (an attribute's length is 16 bits).
 const COPY_RANGE: u32 = 65_535;
@@ -41,16 +41,37 @@ impl DirectQueue {
         // A full socket buffer is counted by the kernel and costs just the packets that did not fit. With ENOBUFS on, the
         // socket would refuse everything until it had been read empty.
         socket.mute_overrun()?;
-        socket
-            .ask(&message::configure(number, QUEUE_LENGTH, COPY_RANGE), false)
-            .map_err(|e| explain_bind(number, e))?;
-        Ok(Self {
+        socket.send(&message::configure(number, QUEUE_LENGTH, COPY_RANGE))?;
+        let mut queue = Self {
             number,
             socket: socket.into_fd()?,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             drops: Vec::with_capacity((DROPS + 1) * VERDICT_LEN),
             counters: QueueCounters::default(),
-        })
+        };
+        queue.await_owner().map_err(|e| explain_bind(number, e))?;
+        Ok(queue)
+    }
+
+    /// The kernel's answer to the configuration. Where the rules of an earlier run are still loaded, packets may come before it: they are
+    /// dropped, as they would have been a moment ago.
+    fn await_owner(&mut self) -> io::Result<()> {
+        loop {
+            let len = match recv(&self.socket, &mut self.buffer[..], RecvFlags::empty()) {
+                Ok((len, _)) => len,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let received = self.buffer.get(..len).unwrap_or_default();
+            let early = message::describe(received);
+            let answer = messages(received).find_map(|message| message.status());
+            if let Some(packet) = early {
+                self.drop_later(packet.id);
+            } else if let Some(answer) = answer {
+                self.flush();
+                return answer;
+            }
+        }
     }
 
     fn drop_later(&mut self, id: u32) {
