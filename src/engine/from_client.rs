@@ -178,6 +178,8 @@ impl Flow {
     fn take_ack(&mut self, v: Pos) {
         if v > self.client.acked {
             self.client.acked = v;
+            // What it has taken was within its window, even where it took a probe beyond the edge that it had told.
+            self.client.edge = self.client.edge.max(v);
             for leg in &mut self.legs {
                 leg.cache.advance(v);
             }

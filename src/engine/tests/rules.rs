@@ -282,3 +282,36 @@ fn a_doubled_last_acknowledgement_does_not_reach_a_machine_that_may_have_forgott
     t.poll();
     assert_eq!(t.client_heard(), []);
 }
+
+/// RFC 9293 section 3.8.6.1: a probe lies one byte beyond the window, and a client may take it. The next probe lies beyond that, even where
+/// the client has said so only by repeating itself.
+#[test]
+fn a_probe_that_the_client_has_taken_moves_its_window() {
+    let mut t = Talk::with(spec(1), false);
+    t.shake_hands(1);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"x",
+        window: 900,
+        ..Say::default()
+    });
+    // The first window, of the SYN, was 1,000: up to position 1,001.
+    let probe = |at, data| Say {
+        at,
+        ack: Some(2),
+        data,
+        ..Say::default()
+    };
+    assert!(matches!(t.machine(0, probe(1, &[7; 1_000])), Verdict::Accept { .. }));
+    assert!(matches!(t.machine(0, probe(1_001, b"?")), Verdict::Accept { .. }));
+    t.client(Say {
+        at: 1,
+        ack: Some(1_002),
+        data: b"x",
+        window: 1,
+        ..Say::default()
+    });
+    assert!(matches!(t.machine(0, probe(1_002, b"?")), Verdict::Accept { .. }));
+    assert_eq!(t.machine(0, probe(1_003, b"!")), Verdict::Drop(DropReason::Implausible));
+}
