@@ -7,6 +7,7 @@ mod campaign;
 mod command;
 mod faulty;
 mod flows;
+mod hostile;
 #[allow(
     dead_code,
     clippy::panic,

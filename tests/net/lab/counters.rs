@@ -10,9 +10,22 @@ pub fn watch_resets(host: &Host) {
     );
 }
 
+/// Counts under `name` whatever reaches the host and matches, in nft's words, before anything else sees the packet.
+pub fn watch(host: &Host, name: &str, matching: &str) {
+    host.nft(&format!(
+        "table inet lab_watch {{\n counter {name} {{ }}\n chain in_{name} {{\n  type filter hook prerouting priority -400;\n  \
+         {matching} counter name {name}\n }}\n}}\n"
+    ));
+}
+
 /// How many RSTs have reached the host.
 pub fn resets_seen(host: &Host) -> u64 {
-    let text = host.output("nft", &["list", "counter", "inet", "lab_watch", "resets"]);
+    seen(host, "resets")
+}
+
+/// What a [`watch`] has counted.
+pub fn seen(host: &Host, name: &str) -> u64 {
+    let text = host.output("nft", &["list", "counter", "inet", "lab_watch", name]);
     let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
     words
         .nth(1)

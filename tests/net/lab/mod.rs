@@ -28,6 +28,7 @@ pub mod netns;
 pub mod pattern;
 pub mod peers;
 pub mod process;
+pub mod raw;
 pub mod relay;
 pub mod services;
 

@@ -236,10 +236,21 @@ impl Direction {
 /// A socket that takes and gives whole frames of an interface of this thread's namespace, each after its offload header.
 fn packet_socket(interface: &str) -> io::Result<Socket> {
     const PACKET_VNET_HDR: libc::c_int = 15;
+    let socket = open_packet_socket(Type::RAW, interface, |socket| set_option(socket, PACKET_VNET_HDR))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// A socket that takes the packets of an interface of this thread's namespace, from the network layer's header on.
+pub fn packet_socket_for(interface: &str) -> io::Result<Socket> {
+    open_packet_socket(Type::DGRAM, interface, |_| Ok(()))
+}
+
+fn open_packet_socket(kind: Type, interface: &str, prepare: impl Fn(&Socket) -> io::Result<()>) -> io::Result<Socket> {
     const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
     // Without a protocol it hears nothing until it is bound.
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-    set_option(&socket, PACKET_VNET_HDR)?;
+    let socket = Socket::new(Domain::PACKET, kind, Some(Protocol::from(0)))?;
+    prepare(&socket)?;
     set_option(&socket, PACKET_IGNORE_OUTGOING)?;
     rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
     let index = rustix::net::netdevice::name_to_index(&socket, interface)?;
@@ -257,7 +268,6 @@ fn packet_socket(interface: &str) -> io::Result<Socket> {
         })?
     };
     socket.bind(&address)?;
-    socket.set_nonblocking(true)?;
     Ok(socket)
 }
 
