@@ -725,6 +725,51 @@ fn a_packet_that_nobody_translated_goes_nowhere() {
 }
 
 #[test]
+fn nobody_on_a_wire_speaks_as_the_engine_does() {
+    let lab = Lab::loaded();
+    lab.host.exec(
+        "sysctl",
+        &[
+            "-qw",
+            "net.ipv4.ip_forward=1",
+            "net.ipv6.conf.all.forwarding=1",
+            "net.ipv4.conf.all.accept_local=1",
+        ],
+    );
+    lab.client_route("10.0.2.2");
+    lab.client_route("10.0.1.9");
+    lab.client_route("fd00:2::2");
+    lab.client_route("fd00:1::9");
+    let forged = [
+        // As a service, to a client.
+        tcp("10.0.1.100:6379", "10.0.1.9:40000", RST),
+        tcp("10.0.1.100:80", "10.0.1.9:40000", ACK),
+        tcp("[fd00:1::100]:80", "[fd00:1::9]:40000", RST),
+        // As the engine, to a machine.
+        tcp("10.0.1.100:40000", "10.0.2.2:6379", RST),
+        tcp("[fd00:1::100]:40000", "[fd00:2::2]:6379", ACK),
+        // With `source = "client"` it could be anybody.
+        tcp("10.0.1.9:40000", "10.0.2.2:80", RST),
+        tcp("[fd00:1::9]:40000", "[fd00:2::2]:80", ACK),
+    ];
+    for (sent, packet) in (1..).zip(&forged) {
+        lab.client.inside(|| send(packet, None)).unwrap();
+        lab.wait_counted("forged", sent);
+    }
+    // The service's address may be a client elsewhere, and a machine may be used directly where the service is not `source = "client"`.
+    let others = [
+        tcp("10.0.1.100:40000", "10.0.1.9:22", SYN),
+        tcp("10.0.1.9:40000", "10.0.2.2:6379", SYN),
+    ];
+    for packet in &others {
+        lab.client.inside(|| send(packet, None)).unwrap();
+    }
+    lab.client.inside(|| send(&forged[0], None)).unwrap();
+    lab.wait_counted("forged", forged.len() as u64 + 1);
+    assert_eq!(lab.counted("untranslated"), 0);
+}
+
+#[test]
 fn the_host_itself_says_nothing_in_a_services_name() {
     let lab = Lab::loaded();
     let silenced = [
