@@ -6,6 +6,7 @@
 //!     HOSTILE_LONG=1 HOSTILE_REPORT=/tmp/figures cargo test --test net hostile -- --test-threads=1
 
 mod blind;
+mod spoof;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
