@@ -20,6 +20,9 @@ pub const SYSCTLS: bool = true;
 pub const MAX_FLOWS: usize = 200_000;
 /// `[engine] max_half_open`, for the whole host (R18).
 pub const MAX_HALF_OPEN: usize = 8_192;
+/// `[engine] max_syn_rate`, connection attempts a second for the whole host (R18). Each costs a machine's and the engine's work; a
+/// small machine's two cores were seen to carry 20,000 a second beside their other work, and to choke on 100,000.
+pub const MAX_SYN_RATE: u32 = 10_000;
 /// `[engine] flow_buffer` in bytes: a window of 4 MiB is the most that Linux receives by default (`tcp_rmem`).
 pub const FLOW_BUFFER: usize = 4 << 20;
 /// `[engine] total_buffer` in bytes, for the whole host (R18).

@@ -112,6 +112,9 @@ fn read_engine(problems: &mut Collector<'_>, root: &mut Reader<'_, '_>) -> Engin
                     .ok_or("\"direct\" or \"nfq\"".into())
             })
             .value,
+        max_syn_rate: table
+            .or(p, "max_syn_rate", defaults::MAX_SYN_RATE, number(1, 100_000_000))
+            .value,
         sysctls: table
             .or(p, "sysctls", defaults::SYSCTLS, |value| {
                 value.as_bool().ok_or("true or false".into())

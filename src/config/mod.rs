@@ -74,6 +74,8 @@ pub struct EngineConfig {
     pub queue: QueueKind,
     /// Whether `relevo run` sets the sysctls that it needs.
     pub sysctls: bool,
+    /// R18: how many connection attempts a second the rules let through to the queues, of all services together.
+    pub max_syn_rate: u32,
     /// R18, for the whole host: [`Config::engine_spec`] gives each shard its share.
     pub limits: Limits,
 }

@@ -31,6 +31,7 @@ impl fmt::Display for EngineConfig {
         writeln!(f, "sysctls = {}", self.sysctls)?;
         writeln!(f, "max_flows = {}", limits.max_flows)?;
         writeln!(f, "max_half_open = {}", limits.max_half_open)?;
+        writeln!(f, "max_syn_rate = {}", self.max_syn_rate)?;
         writeln!(f, "flow_buffer = {}", size(limits.flow_buffer))?;
         writeln!(f, "total_buffer = {}", size(limits.total_buffer))?;
         writeln!(f, "ports = \"{}-{}\"", limits.ports.start(), limits.ports.end())?;

@@ -79,6 +79,7 @@ queue = "nfq"
 sysctls = false
 max_flows = 1_000
 max_half_open = 0x10
+max_syn_rate = 500
 flow_buffer = "128KiB"
 total_buffer = 1048577
 ports = "1024-2047"
@@ -120,6 +121,7 @@ machine = [{ name = "m1", address = "10.0.0.2" }]
     assert_eq!(config.services[0].machines[1].addr, "[fd00::3]:80".parse().unwrap());
     assert_eq!(config.services[1].max_lag, MaxLag::Bytes(65_536));
     assert_eq!(config.engine.limits.max_half_open, 16);
+    assert_eq!(config.engine.max_syn_rate, 500);
     assert_eq!(config.families(), (true, true));
 }
 
@@ -164,6 +166,7 @@ fn values_of_the_engine() {
         ("sysctls = \"yes\"", "sysctls: found \"yes\", expected true or false"),
         ("max_flows = 1", "at least one for each of 2 workers"),
         ("max_half_open = 200001", "expected at most max_flows"),
+        ("max_syn_rate = 0", "expected a whole number from 1"),
         (
             "flow_buffer = \"1KiB\"",
             "flow_buffer: found 1KiB, expected 64KiB to 1GiB",

@@ -40,7 +40,7 @@ enum Load {
 }
 
 const PROTOCOLS: &[(&str, u32)] = &[("tcp", TCP as u32)];
-const TCP_FLAGS: &[(&str, u32)] = &[("rst", 4)];
+const TCP_FLAGS: &[(&str, u32)] = &[("syn", 2), ("rst", 4)];
 
 /// The fields of the language, by the words that name them. Offsets: RFC 791, 8200, 9293, 792, 4443.
 const FIELDS: &[(&str, &str, Field)] = &[
@@ -204,6 +204,14 @@ impl Rule {
         } else if words.take("counter") {
             words.expect("name")?;
             self.exprs.push(Expr::Counter(words.name("counter")?));
+        } else if words.take("limit") {
+            words.expect("rate")?;
+            words.expect("over")?;
+            let rate = words.parse("NUMBER/second", |word| word.strip_suffix("/second")?.parse().ok())?;
+            words.expect("burst")?;
+            let burst = words.parse("a number", |word| word.parse().ok())?;
+            words.expect("packets")?;
+            self.exprs.push(Expr::LimitOver { rate, burst });
         } else if words.take("exthdr") {
             words.expect("frag")?;
             words.expect("exists")?;

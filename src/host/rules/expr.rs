@@ -116,6 +116,13 @@ pub enum Expr {
     },
     /// Conntrack lets the packet alone.
     Notrack,
+    /// Goes on only beyond a rate.
+    LimitOver {
+        /// Packets a second.
+        rate: u32,
+        /// Packets that may come at once.
+        burst: u32,
+    },
     /// Counts with a named counter.
     Counter(String),
     /// Ends the rule.
@@ -187,6 +194,9 @@ impl fmt::Display for Expr {
             }
             Self::Lookup { register, set } => write!(f, "[ lookup {register} set {set} ]"),
             Self::Notrack => write!(f, "[ notrack ]"),
+            Self::LimitOver { rate, burst } => {
+                write!(f, "[ limit rate {rate}/second burst {burst} type packets flags 0x1 ]")
+            }
             Self::Counter(name) => write!(f, "[ objref type 1 name {name} ]"),
             Self::Verdict(Verdict::Accept) => write!(f, "[ immediate reg 0 accept ]"),
             Self::Verdict(Verdict::Drop) => write!(f, "[ immediate reg 0 drop ]"),

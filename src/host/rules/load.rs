@@ -417,6 +417,7 @@ impl nftnl::expr::Expression for Compiled<'_> {
                 raw.text(sys::NFTNL_EXPR_LOOKUP_SET, set).finish()
             }
             Expr::Notrack => RawExpr::new(c"notrack").finish(),
+            Expr::LimitOver { rate, burst } => limit_over(*rate, *burst),
             Expr::Counter(name) => {
                 let raw = RawExpr::new(c"objref").u32(sys::NFTNL_EXPR_OBJREF_IMM_TYPE, OBJECT_COUNTER);
                 raw.text(sys::NFTNL_EXPR_OBJREF_IMM_NAME, name).finish()
@@ -445,6 +446,17 @@ fn exthdr_present(header: u8, to: u32) -> NonNull<sys::nftnl_expr> {
         .u32(sys::NFTNL_EXPR_EXTHDR_LEN, 1)
         .u32(sys::NFTNL_EXPR_EXTHDR_FLAGS, PRESENT);
     raw.u32(sys::NFTNL_EXPR_EXTHDR_OP, OP_IPV6).finish()
+}
+
+/// Packets a second, turned round: what is within the limit does not go on.
+fn limit_over(rate: u32, burst: u32) -> NonNull<sys::nftnl_expr> {
+    let raw = RawExpr::new(c"limit").u64(sys::NFTNL_EXPR_LIMIT_RATE, u64::from(rate));
+    let raw = raw
+        .u64(sys::NFTNL_EXPR_LIMIT_UNIT, 1)
+        .u32(sys::NFTNL_EXPR_LIMIT_BURST, burst);
+    raw.u32(sys::NFTNL_EXPR_LIMIT_TYPE, unsigned(libc::NFT_LIMIT_PKTS))
+        .u32(sys::NFTNL_EXPR_LIMIT_FLAGS, unsigned(libc::NFT_LIMIT_F_INV))
+        .finish()
 }
 
 fn immediate(verdict: &Verdict) -> NonNull<sys::nftnl_expr> {
@@ -509,6 +521,12 @@ impl RawExpr {
     fn u32(self, number: u32, value: u32) -> Self {
         // SAFETY: the expression is ours alone and whole.
         unsafe { sys::nftnl_expr_set_u32(self.0.as_ptr(), attr(number), value) };
+        self
+    }
+
+    fn u64(self, number: u32, value: u64) -> Self {
+        // SAFETY: the expression is ours alone and whole.
+        unsafe { sys::nftnl_expr_set_u64(self.0.as_ptr(), attr(number), value) };
         self
     }
 

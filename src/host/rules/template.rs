@@ -97,6 +97,13 @@ fn fill(template: &str, config: &Config) -> String {
                     .replace("%queue%", &queue.to_string());
                 let _ = writeln!(text, "{line}");
             }
+        } else if line.contains("%rate%") {
+            // A quarter of a second's may come at once: clients do, after a pause of the network.
+            let rate = config.engine.max_syn_rate;
+            let line = line
+                .replace("%rate%", &rate.to_string())
+                .replace("%burst%", &rate.div_ceil(4).max(5).to_string());
+            let _ = writeln!(text, "{line}");
         } else if let Some((name, list)) = placeholder(line).and_then(|name| Some((name, elements.named(name)?))) {
             if !list.is_empty() {
                 let _ = writeln!(text, "{}", line.replace(&format!("%{name}%"), &list));

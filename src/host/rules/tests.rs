@@ -117,6 +117,23 @@ fn a_concatenation_is_loaded_side_by_side_and_looked_up() {
 }
 
 #[test]
+fn a_rate_is_a_step_that_goes_on_beyond_it() {
+    let steps =
+        steps("tcp flags & syn == syn limit rate over 10000/second burst 2500 packets counter name \"fragments\" drop");
+    assert_eq!(
+        steps[2..],
+        [
+            "[ payload load 1b @ transport header + 13 => reg 1 ]",
+            "[ bitwise reg 1 = ( reg 1 & 0x00000002 ) ^ 0x00000000 ]",
+            "[ cmp eq reg 1 0x00000002 ]",
+            "[ limit rate 10000/second burst 2500 type packets flags 0x1 ]",
+            "[ objref type 1 name fragments ]",
+            "[ immediate reg 0 drop ]",
+        ]
+    );
+}
+
+#[test]
 fn protocols_are_asked_for_once() {
     let steps = steps("ip daddr . tcp dport @psc4 tcp flags & rst == rst counter name \"fragments\" drop");
     assert_eq!(steps.iter().filter(|step| step.contains("meta load")).count(), 2);
