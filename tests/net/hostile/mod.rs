@@ -6,6 +6,7 @@
 //!     HOSTILE_LONG=1 HOSTILE_REPORT=/tmp/figures cargo test --test net hostile -- --test-threads=1
 
 mod blind;
+mod flood;
 mod spoof;
 
 use std::collections::BTreeMap;
@@ -63,7 +64,6 @@ impl Books {
 }
 
 /// A number of the first service's report.
-#[expect(dead_code, reason = "for the tests to come")]
 fn of_service(status: &Value, name: &str) -> u64 {
     status["services"][0][name]
         .as_u64()
@@ -91,6 +91,14 @@ fn assert_legs_untouched(cluster: &Cluster, legs: u64) {
             assert_eq!(counters::seen(machine, "leg_syns"), legs, "SYNs that have reached m{i}");
         }
     }
+}
+
+/// The daemon's resident memory in KiB.
+fn resident(engine: &Engine) -> u64 {
+    let text =
+        std::fs::read_to_string(format!("/proc/{}/status", engine.pid().as_raw_nonzero())).expect("read its status");
+    let mut words = text.split_whitespace().skip_while(|word| *word != "VmRSS:");
+    words.nth(1).and_then(|word| word.parse().ok()).expect("VmRSS")
 }
 
 /// Nobody has lost anything: every machine is up, m0 is the original, no flow was taken over, lost or reset, no leg refused or evicted.

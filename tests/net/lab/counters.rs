@@ -25,7 +25,16 @@ pub fn resets_seen(host: &Host) -> u64 {
 
 /// What a [`watch`] has counted.
 pub fn seen(host: &Host, name: &str) -> u64 {
-    let text = host.output("nft", &["list", "counter", "inet", "lab_watch", name]);
+    packets(host, "lab_watch", name)
+}
+
+/// What a counter of the engine's own rules has counted.
+pub fn of_rules(engine: &Host, name: &str) -> u64 {
+    packets(engine, "relevo", name)
+}
+
+fn packets(host: &Host, table: &str, name: &str) -> u64 {
+    let text = host.output("nft", &["list", "counter", "inet", table, name]);
     let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
     words
         .nth(1)

@@ -12,7 +12,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use relevo::wire::{Flags, Options, Segment, Seq};
@@ -227,4 +227,15 @@ impl Gauge {
             (self.waiting() == 0).then_some(())
         });
     }
+}
+
+/// Bytes of a TCP socket that the kernel has, and the peer has not acknowledged.
+pub fn unacknowledged(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request (tcp(7): SIOCOUTQ) writes one int, and `bytes` is one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u64::try_from(bytes).unwrap_or(0))
 }
