@@ -7,6 +7,7 @@
 
 mod blind;
 mod flood;
+mod garbage;
 mod spoof;
 
 use std::collections::BTreeMap;
