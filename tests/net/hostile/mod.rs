@@ -8,6 +8,7 @@
 mod blind;
 mod flood;
 mod garbage;
+mod idle;
 mod spoof;
 
 use std::collections::BTreeMap;

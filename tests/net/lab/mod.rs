@@ -22,6 +22,7 @@
 pub mod capture;
 pub mod cluster;
 pub mod counters;
+pub mod crowd;
 pub mod engine;
 pub mod faults;
 pub mod netns;
