@@ -207,7 +207,7 @@ fn fragment(random: &mut Random, ends: Ends) -> Vec<u8> {
     if ends.src.is_ipv4() {
         let mut bytes = packet(ends, &[], TCP, &tcp(ends, Flags::ACK, b"a part of"));
         // In units of 8 bytes, with "more fragments".
-        bytes[6..8].copy_from_slice(&(0x2000 | offset / 8).to_be_bytes());
+        bytes[6..8].copy_from_slice(&(0x2000 | (offset / 8)).to_be_bytes());
         bytes[4..6].copy_from_slice(&[0x12, 0x34]);
         bytes
     } else {
