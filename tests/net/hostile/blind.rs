@@ -13,9 +13,9 @@ use crate::lab::raw::{Forger, Gauge, segment};
 use crate::lab::{Family, Host, counters};
 use crate::turn;
 
-/// The step of a sweep: less than the smallest window that a Linux stack offers (64 KB at first, more later), so that one packet of each
-/// kind lies in it.
-const STEP: u32 = 1 << 16;
+/// The step of a sweep: less than the smallest window that a Linux stack offers (a little under 64 KiB at first, more later), so that one
+/// packet of each kind lies in it.
+const STEP: u32 = 1 << 15;
 /// Bytes of the transfer that the sweeps accompany.
 const SIZE: u64 = 32 * MIB;
 

@@ -192,7 +192,7 @@ fn flooded() {
             .expect("the dialogue goes on");
     });
     cluster.assert_no_resets();
-    cluster.assert_identical(&[0, 1, 2], &["TALK 2 20".to_owned()]);
+    cluster.assert_identical(&[0, 1, 2], &["PUT 1".to_owned(), "TALK 2 20".to_owned()]);
     assert_unmoved(&engine, 3);
     // The world goes quiet, and new clients get in again.
     let mut late = client
