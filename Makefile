@@ -56,7 +56,7 @@ campaign-death: deps ## kills the engine under load, again and again [RUNS=20] [
 fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wire engine"]
 	@scripts/fuzz.sh "$(or $(SECONDS),10)" $(TARGETS)
 
-bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1]; result in bench-results
+bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1] [WAYS=...]; result in bench-results
 	$(CARGO) bench --locked --bench rtt
 
 load-rules: build ## load the nftables rules for CONFIG

@@ -12,7 +12,7 @@ const NOT_SHOWN: &str = "Namespaces on one machine with veth links, everything t
 the ways in processor time and wake-ups, under one client with one request in flight. They say nothing of real networks' latency, of \
 throughput, of many connections, or of the tail. Absolute times drift with the machine's speed; only the ratios count. The routed way \
 passes the same host with the engine's rules loaded, which do not match it. The queue way has no engine at all: the packet goes to a program that \
-gives it back unread, so no engine with a queue trip in each direction can be faster on this host. Both cores poll when idle \
+gives it back unread, by the engine's own queue code. It is what that code can come down to, not a proof that no other could do better. Both cores poll when idle \
 (/dev/cpu_dma_latency), since this virtual machine takes some 50 µs to wake a halted one.";
 
 /// A way's figures against the routed way's.

@@ -1,6 +1,6 @@
 //! One worker: a queue, a shard of the engine, an injector; shares nothing but a few atomic words with anybody.
 //!
-//! The loop: sleep until a packet, an order or the engine's deadline; take packets, each with its verdict at once; then do the
+//! The loop: sleep until a packet, an order or the engine's deadline; take packets, letting go at once what may go on; then do the
 //! work that no verdict waits for, and send what comes of it in one batch.
 
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl<Q: PacketQueue> Worker<Q> {
         self.pacer.woke(deadline, clock::now()).is_some()
     }
 
-    /// Takes up to `most` packets, each with its verdict at once.
+    /// Takes up to `most` packets. What may go on leaves at once; verdicts "drop" leave at the end at the latest.
     fn take_packets(&mut self, most: usize) -> anyhow::Result<()> {
         for _ in 0..most {
             let Self {
