@@ -68,7 +68,7 @@ impl Flow {
             return self.machine_resets(cx, now, checksum, index, p, bytes);
         }
         if p.flags.contains(Flags::SYN) {
-            return self.syn_ack_again(cx, checksum, index, p, bytes);
+            return self.syn_ack_again(cx, now, checksum, index, p, bytes);
         }
         let Some(seg) = self.plausible(index, p) else {
             let leg = &mut self.legs[index];
@@ -151,6 +151,9 @@ impl Flow {
                 .map(|(l, r)| (pos_of(before, isn, *l), pos_of(before, isn, *r)));
             leg.sender.on_ack(now, seg.u, seg.edge, blocks, seg.pure)
         };
+        if leg.mode == Mode::Relayed {
+            leg.sender.on_sign_of_life(now);
+        }
         leg.largest_window = leg.largest_window.max(seg.edge - seg.u);
         if advanced || seg.edge > edge_before {
             leg.progress_at = now;
@@ -221,6 +224,7 @@ impl Flow {
     fn syn_ack_again(
         &mut self,
         cx: &Context,
+        now: Micros,
         checksum: Checksum,
         index: usize,
         p: &Parsed,
@@ -236,6 +240,7 @@ impl Flow {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
         leg.ack_due = true;
+        leg.sender.on_sign_of_life(now);
         // It waits for a client that has not answered: the client may not have heard, and may wait for the machine's first word.
         self.client.syn_ack_due |= index == self.original && self.state == FlowState::SynReceived;
         Verdict::Drop(DropReason::Replica)

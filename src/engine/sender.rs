@@ -210,6 +210,16 @@ impl Sender {
         true
     }
 
+    /// The machine speaks, and acknowledges nothing, after the timer has expired again and again: it is back from wherever it was, and what it
+    /// lacks follows at once (in the spirit of RFC 6069, which takes back what the timer was backed off by while nobody could be reached).
+    /// Two expiries are needed each time, so a machine that is merely hard to reach draws no more by it than by its timer.
+    pub fn on_sign_of_life(&mut self, now: Micros) {
+        if matches!(self.timer, Some(Timer::Retransmit(_))) && self.rtt.backoffs() > 1 {
+            self.rtt.reset_backoff();
+            self.timer = Some(Timer::Retransmit(now));
+        }
+    }
+
     fn outstanding(&self) -> Pos {
         let left_the_network = if self.sacked.is_empty() {
             // RFC 5681 section 3.2: each duplicate acknowledgement means that a segment has left the network.

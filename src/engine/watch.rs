@@ -14,11 +14,17 @@ use super::{Counter, Event, MachineRef, Reason};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
 const ASK_FLOOR: Micros = 5 * MILLISECOND;
+/// The longest wait between two such questions.
+const ASK_CEILING: Micros = 500 * MILLISECOND;
 /// Memory that nobody uses for this long is given back.
 const SHRINK_AFTER: Micros = SECOND;
 
-fn ask_interval(leg: &Leg) -> Micros {
-    leg.sender.rtt.smoothed().map_or(ASK_FLOOR, |s| (2 * s).max(ASK_FLOOR))
+/// When a machine is asked (again) where it stands that has been waited for since `since`: each wait is as long as all that went before,
+/// for a machine that does not answer soon may not answer for long.
+fn asks_at(leg: &Leg, since: Micros) -> Micros {
+    let first = leg.sender.rtt.smoothed().map_or(ASK_FLOOR, |s| (2 * s).max(ASK_FLOOR));
+    let last = since.max(leg.asked_at);
+    last + first.max(last - since).min(ASK_CEILING.max(first))
 }
 
 impl Flow {
@@ -75,7 +81,7 @@ impl Flow {
         let holding = leg
             .holding_since
             .map(|at| at.max(leg.progress_at) + cx.service(self.service).replica_timeout);
-        let asking = leg.blocked_since.map(|at| at.max(leg.asked_at) + ask_interval(leg));
+        let asking = leg.blocked_since.map(|since| asks_at(leg, since));
         let release = self.release_at(cx, leg);
         let closing = self.is_over().then(|| leg.progress_at + cx.spec.limits.close_timeout);
         [own, holding, asking, release, closing].into_iter().flatten().min()
@@ -169,7 +175,7 @@ impl Flow {
                 if std::mem::take(&mut leg.eligible) {
                     cx.stats.count(Counter::LegsIneligible);
                 }
-            } else if now >= since.max(leg.asked_at) + ask_interval(leg) {
+            } else if now >= asks_at(leg, since) {
                 leg.asked_at = now;
                 leg.probe_due = leg.is_open();
             }

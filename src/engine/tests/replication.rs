@@ -373,3 +373,77 @@ fn a_half_closed_connection_goes_on_and_ends_in_order() {
     let status = t.engine.status();
     assert_eq!((status.services[0].flows, status.buffered_bytes), (0, 0));
 }
+
+#[test]
+fn a_machine_that_is_back_gets_what_it_lacks_at_once() {
+    let mut spec = spec(2);
+    spec.services[0].max_lag = MaxLag::Unlimited;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"SET a 1\n",
+        ..Say::default()
+    });
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(9),
+            ..Say::default()
+        },
+    );
+    // Machine 1 is away for some seconds; the waits between repetitions grow.
+    t.wait(3_000 * MS);
+    t.hush();
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(1),
+            ..Say::default()
+        },
+    );
+    t.wait(MS);
+    assert_eq!(short(&t.machine_heard(1)), [(1, Some(1), "SET a 1\n")]);
+    // Whatever else it says, this is not done for each of its packets.
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(1),
+            ..Say::default()
+        },
+    );
+    t.wait(MS);
+    assert!(t.machine_heard(1).is_empty());
+}
+
+#[test]
+fn a_machine_that_does_not_answer_is_asked_less_and_less_often() {
+    let mut spec = spec(2);
+    spec.services[0].max_lag = MaxLag::Unlimited;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(2);
+    t.machine(
+        0,
+        Say {
+            at: 1,
+            ack: Some(1),
+            data: b"+ready\n",
+            ..Say::default()
+        },
+    );
+    // R23: the client had read the greeting, so machine 1 must have sent it before it is told this.
+    t.client(Say {
+        at: 1,
+        ack: Some(8),
+        data: b"SET a 1\n",
+        ..Say::default()
+    });
+    t.hush();
+    t.wait(10_000 * MS);
+    let asked = t.machine_heard(1).len();
+    assert!((5..40).contains(&asked), "asked {asked} times");
+}
