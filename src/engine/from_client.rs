@@ -258,10 +258,12 @@ impl Flow {
         }
         let machine = cx.machine(self.service, self.original().machine).addr;
         let client_edge = self.client.edge;
+        // What an old segment says beyond is not believed, so the machine must not be told it either (I4).
+        let acked = self.client.acked;
         let shift = self.client_shift();
         let leg = &mut self.legs[index];
         leg.sender.follow_sent(now, seg.u, seg.end);
-        let told = leg.ack_for(seg.v);
+        let told = leg.ack_for(acked);
         leg.told = told;
         leg.told_edge = client_edge;
         let mut ed = Editor::new(bytes, p);

@@ -447,3 +447,46 @@ fn a_machine_that_does_not_answer_is_asked_less_and_less_often() {
     let asked = t.machine_heard(1).len();
     assert!((5..40).contains(&asked), "asked {asked} times");
 }
+
+#[test]
+fn what_an_old_segment_acknowledges_is_not_passed_on_either() {
+    let mut t = Talk::established(2);
+    let request = Say {
+        at: 1,
+        ack: Some(1),
+        data: b"GET /",
+        ..Say::default()
+    };
+    t.client(request);
+    t.client(Say {
+        at: 6,
+        data: b"index",
+        ..request
+    });
+    for i in [0, 1] {
+        t.machine(
+            i,
+            Say {
+                at: 1,
+                ack: Some(11),
+                data: b"200 OK",
+                ..Say::default()
+            },
+        );
+    }
+    t.hush();
+    // The client has read the answer, but neither its acknowledgement nor the machines' came through: it begins again.
+    t.client(Say {
+        ack: Some(7),
+        ..request
+    });
+    assert_eq!(short(&t.machine_heard(0)), [(1, Some(1), "GET /")]);
+    // A segment that belongs here is believed, and then all machines are told.
+    t.client(Say {
+        at: 11,
+        ack: Some(7),
+        ..Say::default()
+    });
+    assert_eq!(short(&t.machine_heard(0)), [(11, Some(7), "")]);
+    assert_eq!(short(&t.machine_heard(1)), [(11, Some(7), "")]);
+}
