@@ -10,11 +10,12 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use crate::app::{ClientApp, Pace, Script, ServerApp};
 use crate::net::LinkSpec;
-use crate::packet::{ACK, FIN, Packet, RST, SYN};
+use crate::packet::{ACK, Packet, SYN};
+use crate::quirks::Quirks;
 
 /// How a host's stack and applications behave.
 #[derive(Clone, Copy, Debug)]
@@ -130,15 +131,6 @@ fn socket_has_data(sockets: &SocketSet<'_>, handle: SocketHandle) -> bool {
     sockets.get::<tcp::Socket>(handle).can_recv()
 }
 
-/// How far a connection has sent: its peer, its own port, the end in sequence space, and whether a FIN is in it.
-#[derive(Debug)]
-struct Sent {
-    to: IpEndpoint,
-    from: u16,
-    end: u32,
-    fin: bool,
-}
-
 /// One host.
 pub struct Host {
     pub name: String,
@@ -153,7 +145,7 @@ pub struct Host {
     service: Option<u16>,
     spare_listeners: usize,
     finished: Vec<Progress>,
-    sent: Vec<Sent>,
+    quirks: Quirks,
     /// The latest SYN of each peer.
     opened: Vec<(IpEndpoint, u32)>,
 }
@@ -203,7 +195,7 @@ impl Host {
             service: service.filter(|_| !spec.refuses),
             spec,
             finished: Vec::new(),
-            sent: Vec::new(),
+            quirks: Quirks::default(),
             opened: Vec::new(),
         };
         host.keep_listening();
@@ -268,7 +260,19 @@ impl Host {
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
         let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
+        if let Some(bytes) = &packet {
+            self.quirks.note_heard(bytes);
+        }
         self.queues.rx.extend(packet);
+        let (slots, sockets) = (&self.slots, &self.sockets);
+        let reminders = self.quirks.reminders(now, |to, port| {
+            slots.iter().any(|(handle, _)| {
+                let socket = sockets.get::<tcp::Socket>(*handle);
+                let own = socket.local_endpoint().is_some_and(|e| e.port == port);
+                own && socket.remote_endpoint() == Some(to) && socket.send_queue() > 0
+            })
+        });
+        self.queues.rx.extend(reminders);
         let time = Instant::from_micros(now as i64);
         loop {
             self.iface.poll(time, &mut self.queues, &mut self.sockets);
@@ -335,12 +339,15 @@ impl Host {
                 let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
                 here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
             });
-        let unacknowledged = |s: &Sent| s.fin && (s.to, s.from) == (from, to) && s.end.wrapping_sub(p.ack) as i32 > 0;
-        waits && self.sent.iter().any(unacknowledged)
+        waits && self.quirks.fin_is_open(from, to, p.ack)
     }
 
     fn forget(&mut self, i: usize) {
         let (handle, role) = self.slots.remove(i);
+        let socket = self.sockets.get::<tcp::Socket>(handle);
+        if let (Some(to), Some(own)) = (socket.remote_endpoint(), socket.local_endpoint()) {
+            self.quirks.forget(to, own.port);
+        }
         if let Role::Server(app) = role
             && let Some(flow) = app.flow()
         {
@@ -378,41 +385,10 @@ impl Host {
     }
 
     /// The next packet that the host sends.
-    pub fn take_packet(&mut self) -> Option<Vec<u8>> {
+    pub fn take_packet(&mut self, now: Micros) -> Option<Vec<u8>> {
         let mut bytes = self.queues.tx.pop_front()?;
-        if let Ok(p) = Packet::parse(&bytes)
-            && !p.has(RST)
-        {
-            self.note_sent(&p, &mut bytes);
-        }
+        self.quirks.note_sent(now, &mut bytes);
         Some(bytes)
-    }
-
-    /// smoltcp 0.14 goes back to its first unacknowledged byte after a retransmission timeout, and gives its acknowledgements that
-    /// number. When both sides do so, each finds the other's acknowledgements out of its window, for ever. So an
-    /// acknowledgement gets the end of what was sent, as RFC 9293 (section 3.10.7.4) wants it.
-    fn note_sent(&mut self, p: &Packet, bytes: &mut [u8]) {
-        let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
-        let end = p.seq.wrapping_add(p.seq_len());
-        let at = self
-            .sent
-            .iter()
-            .position(|s| (s.to, s.from) == (to, from) && !p.has(SYN));
-        let Some(sent) = at.and_then(|at| self.sent.get_mut(at)) else {
-            self.sent.retain(|s| (s.to, s.from) != (to, from));
-            let fin = p.has(FIN);
-            self.sent.push(Sent { to, from, end, fin });
-            return;
-        };
-        if end.wrapping_sub(sent.end) as i32 > 0 {
-            sent.end = end;
-        } else if p.flags == ACK && p.len == 0 {
-            let ip = if p.src.is_ipv4() { 20 } else { 40 };
-            let mut tcp = TcpPacket::new_unchecked(&mut bytes[ip..]);
-            tcp.set_seq_number(TcpSeqNumber(sent.end as i32));
-            tcp.fill_checksum(&p.src.into(), &p.dst.into());
-        }
-        sent.fin |= p.has(FIN);
     }
 
     /// When the host wants to run again if no packet comes.
@@ -427,7 +403,7 @@ impl Host {
                 Role::Client(app) => app.next_deadline(socket, now),
             }
         });
-        stack.into_iter().chain(apps).min()
+        stack.into_iter().chain(apps).chain(self.quirks.next_deadline()).min()
     }
 
     /// The client's side of a flow.
@@ -505,7 +481,7 @@ fn first_isn_is_as_wished() {
             ClientApp::new(script, 0, Pace::FAST),
         );
         host.run(1, None).expect("nothing to go wrong");
-        let syn = Packet::parse(&host.take_packet().expect("a SYN")).expect("whole");
+        let syn = Packet::parse(&host.take_packet(1).expect("a SYN")).expect("whole");
         assert_eq!(syn.seq, isn);
     }
 }

@@ -17,6 +17,7 @@ mod net;
 mod observer;
 mod packet;
 mod pcap;
+mod quirks;
 mod rng;
 mod scenario;
 mod trace;

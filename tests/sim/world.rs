@@ -354,7 +354,7 @@ impl<G: Gateway> World<G> {
         if let Err(wrong) = self.hosts[host].run(self.now, packet) {
             self.excuse_or_fail(host, wrong)?;
         }
-        while let Some(packet) = self.hosts[host].take_packet() {
+        while let Some(packet) = self.hosts[host].take_packet(self.now) {
             let syn = host >= self.machines() && is_syn(&packet);
             let arrivals = self.up[host].transit(self.now, packet.len(), syn);
             let silent = self.frozen_at[host].is_some();

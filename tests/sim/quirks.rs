@@ -1,0 +1,163 @@
+//! Work-arounds for faults of smoltcp 0.14, so that a schedule fails for the engine's faults only. Each names the fault.
+
+use relevo::engine::{Micros, SECOND};
+use smoltcp::wire::{IpEndpoint, TcpPacket, TcpSeqNumber};
+
+use crate::packet::{ACK, FIN, PSH, Packet, RST, SYN};
+
+/// A stack that has sent nothing of what it owes for this long has forgotten its timer: longer than its backed-off timeouts get in a
+/// schedule, short against the time that a schedule has.
+const FORGOTTEN: Micros = 10 * SECOND;
+
+/// How far a connection has sent, and what it has heard.
+#[derive(Debug)]
+struct Sent {
+    /// Its peer, and its own port.
+    to: IpEndpoint,
+    from: u16,
+    /// The end of what was sent in sequence space, and whether a FIN is in it.
+    end: u32,
+    fin: bool,
+    /// The last packet of the peer, and what it acknowledges.
+    heard: Vec<u8>,
+    acked: u32,
+    /// When something unacknowledged was sent last.
+    busy_at: Micros,
+}
+
+impl Sent {
+    fn is(&self, to: IpEndpoint, from: u16) -> bool {
+        (self.to, self.from) == (to, from)
+    }
+    fn owes(&self) -> bool {
+        (self.end.wrapping_sub(self.acked) as i32) > 0 && !self.heard.is_empty()
+    }
+}
+
+/// What one host's connections have sent and heard.
+#[derive(Debug, Default)]
+pub struct Quirks {
+    sent: Vec<Sent>,
+}
+
+impl Quirks {
+    /// Whether a FIN of this connection is unacknowledged by `ack`.
+    pub fn fin_is_open(&self, to: IpEndpoint, from: u16, ack: u32) -> bool {
+        let unacknowledged = |s: &Sent| s.fin && s.is(to, from) && s.end.wrapping_sub(ack) as i32 > 0;
+        self.sent.iter().any(unacknowledged)
+    }
+
+    /// A packet comes in.
+    pub fn note_heard(&mut self, bytes: &[u8]) {
+        let Ok(p) = Packet::parse(bytes) else { return };
+        if p.has(RST) || p.has(SYN) || !p.has(ACK) {
+            return;
+        }
+        let of = IpEndpoint::new(p.src.into(), p.sport);
+        if let Some(sent) = self.sent.iter_mut().find(|s| s.is(of, p.dport))
+            && sent.acked.wrapping_sub(p.ack) as i32 <= 0
+        {
+            sent.acked = p.ack;
+            sent.heard.clear();
+            sent.heard.extend_from_slice(bytes);
+        }
+    }
+
+    /// A packet goes out. smoltcp goes back to its first unacknowledged byte after a retransmission timeout, and gives its
+    /// acknowledgements that number. When both sides do so, each finds the other's acknowledgements out of its window, for ever. So an
+    /// acknowledgement gets the end of what was sent, as RFC 9293 (section 3.10.7.4) wants it.
+    pub fn note_sent(&mut self, now: Micros, bytes: &mut [u8]) {
+        let Ok(p) = Packet::parse(bytes) else { return };
+        if p.has(RST) {
+            return;
+        }
+        let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
+        let end = p.seq.wrapping_add(p.seq_len());
+        let at = self.sent.iter().position(|s| s.is(to, from) && !p.has(SYN));
+        let Some(sent) = at.and_then(|at| self.sent.get_mut(at)) else {
+            self.sent.retain(|s| !s.is(to, from));
+            self.sent.push(Sent {
+                to,
+                from,
+                end,
+                fin: p.has(FIN),
+                heard: Vec::new(),
+                acked: p.seq,
+                busy_at: now,
+            });
+            return;
+        };
+        if end.wrapping_sub(sent.end) as i32 > 0 {
+            sent.end = end;
+        } else if p.flags == ACK && p.len == 0 {
+            let ip = if p.src.is_ipv4() { 20 } else { 40 };
+            let mut tcp = TcpPacket::new_unchecked(&mut bytes[ip..]);
+            tcp.set_seq_number(TcpSeqNumber(sent.end as i32));
+            tcp.fill_checksum(&p.src.into(), &p.dst.into());
+        }
+        sent.fin |= p.has(FIN);
+        // A keep-alive (a byte below what is acknowledged) carries nothing that is owed.
+        if p.seq_len() > 0 && end.wrapping_sub(sent.acked) as i32 > 0 {
+            sent.busy_at = now;
+        }
+    }
+
+    /// When [`Quirks::reminders`] should be asked again.
+    pub fn next_deadline(&self) -> Option<Micros> {
+        self.sent
+            .iter()
+            .filter(|s| s.owes())
+            .map(|s| s.busy_at + FORGOTTEN)
+            .min()
+    }
+
+    /// smoltcp forgets its retransmission timer when the peer's window closes while something is under way: the timer of the window probes
+    /// takes its place, and when the window opens there is none any more. If what was under way is lost, and nothing else may be sent, it
+    /// is silent for ever. RFC 6298 (5.1) wants a timer to run as long as something is unacknowledged. So it is reminded by its
+    /// peer's last acknowledgement, repeated as often as makes it send again (RFC 5681 section 3.2); the first two, with another
+    /// window and the same again, end the count of earlier ones.
+    /// `waits` says of a connection, by peer and own port, whether it has bytes that are not acknowledged.
+    pub fn reminders(&mut self, now: Micros, waits: impl Fn(IpEndpoint, u16) -> bool) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        for sent in self.sent.iter_mut().filter(|s| s.owes()) {
+            if now < sent.busy_at + FORGOTTEN {
+                continue;
+            }
+            sent.busy_at = now;
+            if !waits(sent.to, sent.from) {
+                sent.heard.clear();
+            } else if let Ok(p) = Packet::parse(&sent.heard) {
+                let windows = [p.win ^ 1, p.win, p.win, p.win, p.win];
+                packets.extend(windows.map(|win| bare_ack(&sent.heard, &p, win)));
+            }
+        }
+        packets
+    }
+
+    /// The host has forgotten this connection.
+    pub fn forget(&mut self, to: IpEndpoint, from: u16) {
+        self.sent.retain(|s| !s.is(to, from));
+    }
+}
+
+/// The acknowledgement in a packet, alone, with another window.
+fn bare_ack(bytes: &[u8], p: &Packet, win: u16) -> Vec<u8> {
+    let mut ack = bytes[..p.data_at].to_vec();
+    let ip = if p.src.is_ipv4() { 20 } else { 40 };
+    let total = ack.len();
+    if p.src.is_ipv4() {
+        let mut header = smoltcp::wire::Ipv4Packet::new_unchecked(&mut ack[..]);
+        header.set_total_len(total as u16);
+        header.fill_checksum();
+    } else {
+        let mut header = smoltcp::wire::Ipv6Packet::new_unchecked(&mut ack[..]);
+        header.set_payload_len((total - ip) as u16);
+    }
+    let mut tcp = TcpPacket::new_unchecked(&mut ack[ip..]);
+    tcp.set_seq_number(TcpSeqNumber(p.seq.wrapping_add(p.seq_len()) as i32));
+    tcp.set_fin(false);
+    tcp.set_psh(p.has(PSH) && p.len == 0);
+    tcp.set_window_len(win);
+    tcp.fill_checksum(&p.src.into(), &p.dst.into());
+    ack
+}
