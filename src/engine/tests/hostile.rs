@@ -631,3 +631,52 @@ fn all_clients_of_lost_flows_are_told() {
     }
     assert_eq!(resets, o.lost, "of {} lost", o.lost);
 }
+
+#[test]
+fn what_a_machine_sends_beyond_the_window_is_cut_off_and_taken_when_it_comes_again() {
+    let mut t = Talk::with(spec(2), false);
+    t.shake_hands(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"GET",
+        window: 10,
+        ..Say::default()
+    });
+    t.hush();
+    // The client has told an edge of 1,001 before (its SYN); what it tells now does not take that back.
+    let page = [b'x'; 1_200];
+    let all = Say {
+        at: 1,
+        ack: Some(4),
+        data: &page,
+        flags: Flags::FIN | Flags::PSH,
+        ..Say::default()
+    };
+    for i in [0, 1] {
+        assert_ne!(t.machine(i, all), Verdict::Drop(DropReason::Implausible));
+    }
+    let heard = t.client_heard();
+    assert_eq!(
+        (heard[0].at, heard[0].data.len(), heard[0].flags),
+        (1, 1_000, Flags::ACK)
+    );
+    // The client makes room, and the rest comes.
+    t.client(Say {
+        at: 4,
+        ack: Some(1_001),
+        ..Say::default()
+    });
+    t.hush();
+    t.machine(
+        0,
+        Say {
+            at: 1_001,
+            data: &page[1_000..],
+            ..all
+        },
+    );
+    let heard = t.client_heard();
+    assert_eq!((heard[0].at, heard[0].data.len()), (1_001, 200));
+    assert!(heard[0].flags.contains(Flags::FIN));
+}
