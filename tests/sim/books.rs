@@ -214,6 +214,9 @@ pub struct Flow {
     pub acked: u64,
     pub edge: u64,
     pub stamps: Option<Stamps>,
+    /// Whether the client's last packet carried time stamps. RFC 7323 (3.2) lets a receiver drop one that should; whether it does is the
+    /// machine's to decide, as it would be without an engine.
+    pub stamped: bool,
     /// The client has answered the SYN/ACK (R1).
     pub proved: bool,
     pub client_reset: bool,
@@ -248,6 +251,7 @@ impl Flow {
             acked: 0,
             edge: 1 + u64::from(syn.win),
             stamps: None,
+            stamped: syn.options.ts.is_some(),
             proved: false,
             client_reset: false,
             reset_to_client: false,
@@ -276,6 +280,7 @@ impl Flow {
 
     /// A packet of the client reached the engine.
     pub fn hear(&mut self, p: &Packet) {
+        self.stamped = p.options.ts.is_some();
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
