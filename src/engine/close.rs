@@ -5,6 +5,7 @@ use super::context::{Answer, Context};
 use super::flow::{Flow, FlowState};
 use super::leg::{LegState, Mode};
 use super::outbox::Outbox;
+use super::pos::Pos;
 use super::spec::Micros;
 use crate::wire::Flags;
 
@@ -43,6 +44,15 @@ impl Flow {
             for leg in &mut self.legs {
                 leg.progress_at = now;
             }
+        }
+    }
+
+    /// The client was sent a FIN at `fin`. What a machine has sent beyond the end of the conversation can only be its FIN, even if that packet
+    /// was lost: the client has another machine's, so this one will not be asked to repeat it.
+    pub fn note_fin(&mut self, fin: Pos) {
+        self.fin = Some(fin);
+        for leg in self.legs.iter_mut().filter(|l| l.sent > fin) {
+            leg.fin = leg.fin.or(Some(fin));
         }
     }
 

@@ -155,16 +155,13 @@ impl Flow {
         leg.sent = leg.sent.max(seg.end);
         if p.flags.contains(Flags::FIN) {
             leg.fin = Some(seg.end - 1);
-            if index == self.original {
-                self.fin = leg.fin;
-            }
-        } else if self.fin.is_some_and(|fin| leg.sent > fin) {
-            // What it has sent beyond the end of the conversation can only be its FIN, even if that packet was lost: the client
-            // has the FIN of another machine, so this one will not be asked to repeat it.
-            leg.fin = self.fin;
         }
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
+        }
+        let fin = self.legs[index].fin.filter(|_| index == self.original).or(self.fin);
+        if let Some(fin) = fin {
+            self.note_fin(fin);
         }
     }
 

@@ -308,6 +308,7 @@ impl Flow {
         if self.legs[index].fin == Some(at) && at < self.client.edge {
             let offer = self.offer(cx);
             self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);
+            self.note_fin(at);
             at += 1;
         }
         self.client.sent = self.client.sent.max(at);

@@ -342,3 +342,57 @@ fn a_machine_that_never_answered_is_asked_again_when_it_is_back() {
     assert_eq!(t.machine_heard(0).first().map(|h| h.flags), Some(Flags::SYN));
     assert!(t.client_heard().is_empty());
 }
+
+/// The FIN that the client got was replayed from a replica's cache, and the same FIN of the last machine was lost: the flow ends all the same.
+#[test]
+fn a_fin_that_was_lost_behind_a_replayed_one_is_known() {
+    let mut t = Talk::established(3);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"QUIT",
+        ..Say::default()
+    });
+    let bye = Say {
+        at: 1,
+        ack: Some(5),
+        data: b"+OK",
+        ..Say::default()
+    };
+    t.machine(
+        1,
+        Say {
+            flags: Flags::FIN,
+            ..bye
+        },
+    );
+    t.machine(2, bye);
+    t.machine(
+        2,
+        Say {
+            at: 5,
+            data: b"",
+            ..bye
+        },
+    );
+    assert_eq!(down(&mut t, 0).switched, 1);
+    let heard = t.client_heard();
+    assert!(heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{heard:?}");
+    t.client(Say {
+        at: 5,
+        ack: Some(5),
+        flags: Flags::FIN,
+        ..Say::default()
+    });
+    t.machine(
+        2,
+        Say {
+            at: 5,
+            ack: Some(6),
+            ..Say::default()
+        },
+    );
+    assert_eq!(down(&mut t, 1).switched, 1);
+    t.wait(20_000 * MS);
+    assert_eq!(t.engine.status().services[0].flows, 0);
+}
