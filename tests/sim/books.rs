@@ -122,8 +122,9 @@ pub struct Leg {
     /// What is added to its clock on the way to the client: fixed from its first packet on.
     pub clock_offset: Option<u32>,
     pub told: Told,
-    /// A reset ended it.
+    /// A reset ended it, and the machine itself sent one.
     pub reset: bool,
+    pub quit: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).
@@ -131,6 +132,12 @@ pub struct Leg {
 }
 
 impl Leg {
+    /// Whether the machine can be expected to read all of the client's stream: not when it gave up itself, and not when all its answers
+    /// to the SYN were lost until the engine gave it up (R10).
+    pub fn should_finish(&self) -> bool {
+        !self.evicted && !self.lost && !self.quit && (!self.reset || self.isn.is_some())
+    }
+
     /// Whether the commitment counts it (R4).
     pub fn counts(&self) -> bool {
         !self.reset && !self.lost && !self.evicted
@@ -156,7 +163,8 @@ impl Leg {
                 }
                 None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
             };
-            self.reset |= exact && fin.is_none_or(|fin| self.acked < fin);
+            self.quit |= exact && fin.is_none_or(|fin| self.acked < fin);
+            self.reset |= self.quit;
         } else if p.has(SYN) && p.has(ACK) {
             // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
             let anew = self.isn.is_some_and(|isn| isn != p.seq) && !proved;

@@ -11,7 +11,7 @@ use relevo::engine::{
 };
 
 use crate::app::{ClientApp, Script};
-use crate::books::{Violation, ensure};
+use crate::books::{Leg, Violation, ensure};
 use crate::gateway::{Gateway, counters_add_up};
 use crate::host::Host;
 use crate::net::Link;
@@ -790,7 +790,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
-                    && flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted && !leg.lost)
+                    && flow.legs[m].as_ref().is_some_and(Leg::should_finish)
                     && !flow.client_reset
                     && !flow.reset_to_client
                     && !self.scenario.machines[m].refuses;
