@@ -1,11 +1,9 @@
 //! Medians, the closing line, and the files in bench-results.
 
-use std::path::Path;
-use std::process::Command;
-
 use anyhow::{Context as _, Result};
 
 use crate::Way;
+use crate::lab::surroundings::Surroundings;
 
 /// What a reader must not conclude from the figures.
 const NOT_SHOWN: &str = "Namespaces on one machine with veth links, everything that matters on one core: the figures compare the cost of \
@@ -40,23 +38,21 @@ pub fn write(ways: &[Way], rounds: u64, seconds: u64, other_core: &str) -> Resul
         })
         .collect();
     let surroundings = Surroundings::read();
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-results");
-    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    let name = format!("rtt-{}-{}", surroundings.date, surroundings.commit);
     let closing = closing_line(&rows);
     let how = format!(
         "{}-byte TCP ping-pong (sockperf), {rounds} rounds of {seconds} s a way, the ways taking turns; client, engine and \
          original on core 0, replicas' servers on core {other_core} (relevo3-same: on core 0).",
         crate::MESSAGE
     );
-    std::fs::write(
-        dir.join(format!("{name}.md")),
-        markdown(&rows, &surroundings, &how, &closing),
-    )
-    .with_context(|| format!("write {name}.md"))?;
     let json = serde_json::to_string_pretty(&json(&rows, &surroundings, &how))?;
-    std::fs::write(dir.join(format!("{name}.json")), json + "\n").with_context(|| format!("write {name}.json"))?;
-    println!("written: bench-results/{name}.md and .json");
+    for (extension, text) in [
+        ("md", markdown(&rows, &surroundings, &how, &closing)),
+        ("json", json + "\n"),
+    ] {
+        let path = surroundings.file("rtt", extension).context("make bench-results")?;
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        println!("written: {}", path.display());
+    }
     Ok(closing)
 }
 
@@ -81,15 +77,10 @@ fn median(values: &[f64]) -> f64 {
 }
 
 fn markdown(rows: &[Row], surroundings: &Surroundings, how: &str, closing: &str) -> String {
-    let Surroundings {
-        date,
-        commit,
-        kernel,
-        processor,
-    } = surroundings;
     let mut text = format!(
-        "# Round-trip time, {date}, commit {commit}\n\n{how}\n\nKernel {kernel}; processor {processor}.\n\n\
-         | way | median RTT, µs | ratio of medians | rounds' ratios, least to greatest |\n|---|---|---|---|\n"
+        "{}\n\n{how}\n\n{surroundings}\n\n\
+         | way | median RTT, µs | ratio of medians | rounds' ratios, least to greatest |\n|---|---|---|---|\n",
+        surroundings.title("Round-trip time")
     );
     for Row {
         way,
@@ -126,46 +117,4 @@ fn json(rows: &[Row], surroundings: &Surroundings, how: &str) -> serde_json::Val
         "bench": "rtt", "date": date, "commit": commit, "kernel": kernel, "processor": processor, "how": how, "ways": ways,
         "not_shown": NOT_SHOWN,
     })
-}
-
-/// Where and when it was measured.
-struct Surroundings {
-    date: String,
-    commit: String,
-    kernel: String,
-    processor: String,
-}
-
-impl Surroundings {
-    fn read() -> Self {
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| {
-            let line = cpuinfo.lines().find(|line| line.starts_with(name));
-            line.and_then(|line| line.split_once(':'))
-                .map_or("unknown", |(_, value)| value.trim())
-        };
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let dirty = !printed("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
-        let commit = printed("git", &["rev-parse", "--short=10", "HEAD"]);
-        Self {
-            date: printed("date", &["+%Y-%m-%d"]),
-            commit: format!(
-                "{}{}",
-                if commit.is_empty() { "unknown" } else { &commit },
-                if dirty { "-changed" } else { "" }
-            ),
-            kernel: printed("uname", &["-r"]),
-            processor: format!("{}, {cores} cores", field("model name")),
-        }
-    }
-}
-
-fn printed(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output();
-    output
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -13,6 +12,7 @@ use serde_json::Value;
 use crate::campaign::death::{Death, Summary};
 use crate::campaign::plan::{MASKED, NOT_YET_MASKED, Plan};
 use crate::campaign::run::Outcome;
+use crate::lab::surroundings::Surroundings;
 
 /// What a reader must not conclude.
 const NOT_SHOWN: &str = "Namespaces on one small machine with veth links: nothing about real network cards and switches, or about more \
@@ -32,7 +32,7 @@ impl Record {
     /// Goes on with the day's record, or begins it.
     pub fn open(name: &str) -> Result<Self> {
         let surroundings = Surroundings::read();
-        let path = results()?.join(format!("{name}-{}-{}.jsonl", surroundings.date, surroundings.commit));
+        let path = surroundings.file(name, "jsonl").context("make bench-results")?;
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let file = file.with_context(|| format!("open {}", path.display()))?;
         Ok(Self {
@@ -62,15 +62,11 @@ impl Record {
             .collect();
         let (first, last) = (seeds.iter().min().unwrap_or(&0), seeds.iter().max().unwrap_or(&0));
         let table = table(&lines);
-        let Surroundings {
-            date,
-            commit,
-            kernel,
-            processor,
-        } = &self.surroundings;
         let markdown = format!(
-            "# Fault campaign, {date}, commit {commit}\n\nKernel {kernel}; processor {processor}. {} masked runs, seeds {first} to {last}, and {} \
-             of known limits apart.\n\n{table}\nWhat it does not show: {NOT_SHOWN}\n\n    {}\n",
+            "{}\n\n{} {} masked runs, seeds {first} to {last}, and {} of known limits apart.\n\n{table}\n\
+             What it does not show: {NOT_SHOWN}\n\n    {}\n",
+            self.surroundings.title("Fault campaign"),
+            self.surroundings,
             seeds.len(),
             lines.len() - seeds.len(),
             closing(&lines)
@@ -176,16 +172,13 @@ fn table(lines: &[Value]) -> String {
 
 /// Writes the record of a campaign of engine deaths.
 pub fn write_deaths(deaths: &[Death], summary: &Summary, seed: u64) -> Result<()> {
-    let Surroundings {
-        date,
-        commit,
-        kernel,
-        processor,
-    } = Surroundings::read();
-    let path = results()?.join(format!("campaign-death-{date}-{commit}.md"));
+    let surroundings = Surroundings::read();
+    let path = surroundings
+        .file("campaign-death", "md")
+        .context("make bench-results")?;
     let mut text = format!(
-        "# Engine deaths, {date}, commit {commit}\n\nKernel {kernel}; processor {processor}. SEED={seed}, {} deaths (SIGKILL) under load, each \
-         followed by a new engine.\n\n{}\n",
+        "{}\n\n{surroundings} SEED={seed}, {} deaths (SIGKILL) under load, each followed by a new engine.\n\n{}\n",
+        surroundings.title("Engine deaths"),
         deaths.len(),
         summary.markdown()
     );
@@ -194,62 +187,4 @@ pub fn write_deaths(deaths: &[Death], summary: &Summary, seed: u64) -> Result<()
     }
     let _ = write!(text, "\nWhat it does not show: {}\n", crate::campaign::death::NOT_SHOWN);
     std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-}
-
-fn results() -> Result<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench-results");
-    std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    Ok(dir)
-}
-
-/// Where and when.
-struct Surroundings {
-    date: String,
-    commit: String,
-    kernel: String,
-    processor: String,
-}
-
-impl Surroundings {
-    fn read() -> Self {
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let line = cpuinfo.lines().find(|line| line.starts_with("model name"));
-        let model = line
-            .and_then(|line| line.split_once(':'))
-            .map_or("unknown", |(_, value)| value.trim());
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        // What the campaign itself writes does not make another program of it.
-        let changed = printed(
-            "git",
-            &[
-                "status",
-                "--porcelain",
-                "--untracked-files=no",
-                "--",
-                ".",
-                ":!bench-results",
-            ],
-        );
-        let commit = printed("git", &["rev-parse", "--short=10", "HEAD"]);
-        Self {
-            date: printed("date", &["+%Y-%m-%d"]),
-            commit: format!(
-                "{}{}",
-                if commit.is_empty() { "unknown" } else { &commit },
-                if changed.is_empty() { "" } else { "-changed" }
-            ),
-            kernel: printed("uname", &["-r"]),
-            processor: format!("{model}, {cores} cores"),
-        }
-    }
-}
-
-fn printed(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output();
-    output
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
-        .unwrap_or_default()
 }

@@ -32,6 +32,7 @@ pub mod process;
 pub mod raw;
 pub mod relay;
 pub mod services;
+pub mod surroundings;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
