@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo campaign campaign-death fuzz bench-rtt load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -52,6 +52,12 @@ campaign: deps ## real services under load, a fault in each run [RUNS=20] [SEED=
 campaign-death: deps ## kills the engine under load, again and again [RUNS=20] [SEED=s]; result in bench-results
 	@$(CARGO) build --release --locked --bin relevo --example campaign
 	@RUNS=$(RUNS) SEED=$(SEED) $(TARGET)/release/examples/campaign death
+
+soak: ## mixed load and a fault every ten seconds [MINUTES=30] [SEED=s]; figures and a plot in bench-results
+	@scripts/number.sh MINUTES "$(MINUTES)" "make soak [MINUTES=n] [SEED=s]"
+	@scripts/deps.sh test
+	@$(CARGO) build --release --locked --bin relevo --example soak
+	@MINUTES=$(MINUTES) SEED=$(SEED) $(TARGET)/release/examples/soak
 
 fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wire engine"]
 	@scripts/fuzz.sh "$(or $(SECONDS),10)" $(TARGETS)

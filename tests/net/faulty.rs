@@ -1,11 +1,12 @@
-//! The short forms of `make campaign` and `make campaign-death`: see [`crate::campaign`].
+//! The short forms of `make campaign`, `make campaign-death` and `make soak`: see [`crate::campaign`] and [`crate::soak`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::campaign::death;
 use crate::campaign::plan::{Fault, Plan, Trouble, Whom};
 use crate::campaign::run::run;
-use crate::turn;
+use crate::{soak, turn};
 
 /// Deaths of the engine.
 const DEATHS: u64 = 10;
@@ -39,4 +40,27 @@ fn the_engine_dies_ten_times_and_nobody_is_told_before_the_next_one_is_there() {
     for death in deaths {
         assert!(death.wrong.is_empty(), "{death}");
     }
+}
+
+/// As many faults as there are kinds in a real soak take minutes; here are the first ones. So short a run says nothing of memory.
+#[test]
+fn a_few_seconds_of_mixed_load_and_faults_lose_nothing() {
+    let _turn = turn();
+    let plan = soak::Plan {
+        length: Duration::from_secs(5),
+        seed: crate::transfer::seed(),
+        cycle: Duration::from_secs(2),
+        slack_kib: 64 << 10,
+    };
+    let keep = Path::new("target/soak/test");
+    let outcome = soak::run(&plan, keep, |_, _| ());
+    println!("{outcome}");
+    assert!(!outcome.strikes.is_empty(), "no fault in {:?}", plan.length);
+    let (wrong, strikes) = (outcome.lost.1.iter().chain(&outcome.books), &outcome.strikes);
+    assert!(
+        outcome.is_good(),
+        "{outcome}\n{:#?}\n{strikes:#?}\nkept in {}",
+        wrong.collect::<Vec<_>>(),
+        keep.display()
+    );
 }

@@ -16,6 +16,8 @@ mod hostile;
 )]
 mod lab;
 mod proof;
+#[allow(dead_code, reason = "shared with the long soak; the short form uses its part")]
+mod soak;
 mod transfer;
 mod trouble;
 

@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use super::load::Load;
 use super::plan::{Fault, Plan, Whom};
-use crate::lab::Lab;
 use crate::lab::engine::Engine;
 use crate::lab::faults::{Freeze, Trigger, thaw};
 use crate::lab::pattern::Random;
 use crate::lab::relay::Relay;
+use crate::lab::{Host, Lab};
 
 /// How long the engine may take to notice a frozen machine that is to be thawed after that. A replica may not be missed at all.
 const NOTICE: Duration = Duration::from_secs(3);
@@ -107,20 +107,9 @@ pub struct Nuisance {
 
 impl Nuisance {
     /// Starts the plan's, if it has one.
-    pub fn start(lab: &Lab, plan: &Plan, engine: &Engine) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = match plan.fault {
-            Fault::ForeignTables | Fault::ForeignTablesAndFreeze => {
-                let (host, stop) = (lab.engine().clone(), Arc::clone(&stop));
-                Some(std::thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        host.nft(FOREIGN_TABLE);
-                        std::thread::sleep(FOREIGN);
-                        host.nft("delete table inet foreign\n");
-                        std::thread::sleep(FOREIGN);
-                    }
-                }))
-            }
+    pub fn start(lab: &Lab, plan: &Plan, engine: &Engine) -> Option<Self> {
+        match plan.fault {
+            Fault::ForeignTables | Fault::ForeignTablesAndFreeze => Some(Self::foreign_tables(lab.engine())),
             Fault::Stalls | Fault::Overrun => {
                 if plan.fault == Fault::Overrun {
                     let found = engine.shrink_receive_buffers(SMALL_BUFFER);
@@ -129,23 +118,51 @@ impl Nuisance {
                         "{found} packet queues found, instead of one for each worker"
                     );
                 }
-                let (pid, stop, mut random) = (engine.pid(), Arc::clone(&stop), Random::new(plan.seed));
-                let signal = move |signal| {
-                    // A dead engine is found out by those who ask it.
-                    let _ = rustix::process::kill_process(pid, signal);
-                };
-                Some(std::thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        signal(Signal::STOP);
-                        std::thread::sleep(Duration::from_millis(random.between(10, 80)));
-                        signal(Signal::CONT);
-                        std::thread::sleep(Duration::from_millis(random.between(50, 200)));
-                    }
-                }))
+                Some(Self::stalls(engine.pid(), plan.seed))
             }
             _ => None,
+        }
+    }
+
+    /// Another program's table comes and goes on the engine host, ten changes a second.
+    pub fn foreign_tables(host: &Host) -> Self {
+        let host = host.clone();
+        Self::keep_up(move || {
+            host.nft(FOREIGN_TABLE);
+            std::thread::sleep(FOREIGN);
+            host.nft("delete table inet foreign\n");
+            std::thread::sleep(FOREIGN);
+        })
+    }
+
+    /// The process is stopped now and again for some ten milliseconds, as drawn from the seed.
+    pub fn stalls(pid: Pid, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let signal = move |signal| {
+            // A dead engine is found out by those who ask it.
+            let _ = rustix::process::kill_process(pid, signal);
         };
-        Self { stop, thread }
+        Self::keep_up(move || {
+            signal(Signal::STOP);
+            std::thread::sleep(Duration::from_millis(random.between(10, 80)));
+            signal(Signal::CONT);
+            std::thread::sleep(Duration::from_millis(random.between(50, 200)));
+        })
+    }
+
+    /// Does it again and again.
+    fn keep_up(mut once: impl FnMut() + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                once();
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use super::plan::{LoadKind, Plan};
 use crate::lab::Lab;
 
-mod files;
+pub mod files;
 mod mixed;
-mod redis;
-mod short;
+pub mod redis;
+pub mod short;
 
 /// A load: services on the machines from the start, clients from [`Load::begin`] on.
 pub trait Load {

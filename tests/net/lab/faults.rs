@@ -169,15 +169,35 @@ impl Link {
 }
 
 /// Loses every packet with a chance of `per_mille` ‰ in both directions of a link, for as long as the lab lives.
+pub fn lose(lab: &Lab, link: Link, per_mille: u32) {
+    may_lose(lab, link);
+    set_loss(lab, link, per_mille);
+}
+
+/// Makes ready for [`set_loss`]; loses nothing yet. To be done once for a link.
+pub fn may_lose(lab: &Lab, link: Link) {
+    for (host, device) in ends(lab, link) {
+        host.nft(&format!(
+            "table netdev lab_loss_{device} {{\n counter lost {{ }}\n chain in {{\n  type filter hook ingress device \"{device}\" priority 0;\n }}\n}}\n"
+        ));
+    }
+}
+
+/// How much a link loses from now on, in both directions; 0 is nothing. The base chain stays.
 ///
 /// Dropped where the packet comes in, never where it leaves: a local stack that is told of the drop would not call it loss but
 /// congestion of its own, and send again at once.
-pub fn lose(lab: &Lab, link: Link, per_mille: u32) {
-    let (host, interface) = (link.host(lab), link.interface());
-    for (host, device) in [(host, "eth0"), (lab.engine(), interface.as_str())] {
-        host.nft(&format!(
-            "table netdev lab_loss_{device} {{\n counter lost {{ }}\n chain in {{\n  type filter hook ingress device \"{device}\" priority 0;\n  \
-             numgen random mod 1000 < {per_mille} counter name lost drop\n }}\n}}\n"
-        ));
+pub fn set_loss(lab: &Lab, link: Link, per_mille: u32) {
+    for (host, device) in ends(lab, link) {
+        let table = format!("netdev lab_loss_{device}");
+        let rule = match per_mille {
+            0 => String::new(),
+            _ => format!("add rule {table} in numgen random mod 1000 < {per_mille} counter name lost drop\n"),
+        };
+        host.nft(&format!("flush chain {table} in\n{rule}"));
     }
+}
+
+fn ends(lab: &Lab, link: Link) -> [(&Host, String); 2] {
+    [(link.host(lab), "eth0".to_owned()), (lab.engine(), link.interface())]
 }

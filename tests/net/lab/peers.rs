@@ -90,6 +90,20 @@ impl Service {
         records
     }
 
+    /// The connection with this order, if it has ended.
+    pub fn record(&self, order: &str) -> Option<Record> {
+        let records = self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        records.iter().find(|record| record.order == order).cloned()
+    }
+
+    /// Forgets the connections with this order.
+    pub fn forget_order(&self, order: &str) {
+        self.records
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .retain(|record| record.order != order);
+    }
+
     /// Forgets the connections that have ended.
     pub fn forget(&self) {
         self.records

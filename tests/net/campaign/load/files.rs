@@ -172,15 +172,21 @@ fn name(file: u64) -> String {
 }
 
 /// Writes the file and returns its SHA-256.
-fn write_pattern(path: &Path, seed: u64, len: u64) -> String {
+pub fn write_pattern(path: &Path, seed: u64, len: u64) -> String {
     let mut bytes = vec![0; usize::try_from(len).expect("fits into memory")];
     Pattern::new(seed).fill(&mut bytes);
     std::fs::write(path, &bytes).expect("write the file");
-    hex(&Sha256::digest(&bytes))
+    hash(&bytes)
 }
 
-fn digest_of(path: &Path) -> String {
-    std::fs::read(path).map_or_else(|e| e.to_string(), |bytes| hex(&Sha256::digest(&bytes)))
+/// The file's SHA-256, or why there is none.
+pub fn digest_of(path: &Path) -> String {
+    std::fs::read(path).map_or_else(|e| e.to_string(), |bytes| hash(&bytes))
+}
+
+/// SHA-256.
+pub fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
 }
 
 fn size_of(path: &Path) -> u64 {

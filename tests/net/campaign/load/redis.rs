@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -18,7 +19,7 @@ use crate::lab::{Host, Lab};
 const SETS: u64 = 30_000;
 const COUNTS: u64 = 300_000;
 const CONNECTIONS: &str = "30";
-const INCR: &[u8] = b"*2\r\n$4\r\nINCR\r\n$7\r\ncounter\r\n";
+const KEY: &str = "counter";
 /// Commands written at a time.
 const CHUNK: u64 = 500;
 
@@ -72,7 +73,10 @@ impl Load for RedisLoad {
         benchmark.args(["-r", "20000", "-d", "64", "-q", "SET", "key:__rand_int__", "__data__"]);
         self.benchmark = Some(Process::start("redis-benchmark", &self.dir, &mut benchmark));
         let (psc, counts, counted) = (self.psc, self.counts, Arc::clone(&self.counted));
-        self.counter = Some(self.client.spawn(move || count(psc, counts, &counted)));
+        self.counter = Some(
+            self.client
+                .spawn(move || count(psc, KEY, counts, Duration::ZERO, &counted)),
+        );
     }
 
     fn progress(&self) -> u64 {
@@ -99,17 +103,7 @@ impl Load for RedisLoad {
 
     fn knock(&self) -> Result<(), String> {
         let psc = self.psc;
-        let got = self.client.enter(move || {
-            let mut stream = connect(psc)?;
-            stream.write_all(b"PING\r\n")?;
-            let mut answer = [0; 7];
-            stream.read_exact(&mut answer)?;
-            Ok::<_, io::Error>(answer)
-        });
-        match got {
-            Ok(answer) if answer == *b"+PONG\r\n" => Ok(()),
-            other => Err(format!("PING: {other:?}")),
-        }
+        self.client.enter(move || ping(psc)).map_err(|e| format!("PING: {e}"))
     }
 
     fn signal(&self, machine: usize, signal: Signal) {
@@ -129,15 +123,32 @@ fn connect(psc: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// INCR so many times without waiting for the replies, which must be 1, 2, 3 and so on.
-fn count(psc: SocketAddr, counts: u64, counted: &AtomicU64) -> io::Result<()> {
+/// One question of a connection of its own.
+pub fn ping(psc: SocketAddr) -> io::Result<()> {
+    let mut stream = connect(psc)?;
+    stream.write_all(b"PING\r\n")?;
+    let mut answer = [0; 7];
+    stream.read_exact(&mut answer)?;
+    if answer == *b"+PONG\r\n" {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("answered {answer:?}"),
+    ))
+}
+
+/// INCR so many times without waiting for the replies, which must be 1, 2, 3 and so on. After each five hundred it rests.
+pub fn count(psc: SocketAddr, key: &str, counts: u64, rest: Duration, counted: &AtomicU64) -> io::Result<()> {
+    let command = format!("*2\r\n$4\r\nINCR\r\n${}\r\n{key}\r\n", key.len()).into_bytes();
     let mut stream = connect(psc)?;
     let mut out = stream.try_clone()?;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
             for done in (0..counts).step_by(usize::try_from(CHUNK).expect("small")) {
                 let n = usize::try_from(CHUNK.min(counts - done)).expect("small");
-                out.write_all(&INCR.repeat(n))?;
+                out.write_all(&command.repeat(n))?;
+                std::thread::sleep(rest); // the pace itself, no waiting for anything
             }
             out.shutdown(Shutdown::Write)
         });

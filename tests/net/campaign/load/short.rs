@@ -112,15 +112,15 @@ impl Load for Short {
     }
 }
 
-fn is_upload(number: u64) -> bool {
+pub fn is_upload(number: u64) -> bool {
     number.is_multiple_of(2)
 }
 
-fn name(client: u64, number: u64) -> String {
+pub fn name(client: u64, number: u64) -> String {
     format!("file-{client}-{number}")
 }
 
-fn content(client: u64, number: u64) -> Vec<u8> {
+pub fn content(client: u64, number: u64) -> Vec<u8> {
     let seed = client << 32 | number;
     let mut bytes = vec![0; usize::try_from(Random::new(seed).between(1, LONGEST)).expect("small")];
     Pattern::new(seed).fill(&mut bytes);
@@ -128,7 +128,7 @@ fn content(client: u64, number: u64) -> Vec<u8> {
 }
 
 /// One connection. Files that are fetched are the same for all clients, files that are stored are each client's own.
-fn one(psc: SocketAddr, client: u64, number: u64) -> io::Result<()> {
+pub fn one(psc: SocketAddr, client: u64, number: u64) -> io::Result<()> {
     let (verb, name, body) = if is_upload(number) {
         ("PUT", name(client, number), content(client, number))
     } else {
