@@ -122,6 +122,8 @@ pub struct Segment {
     pub flags: u8,
     /// Bytes of payload.
     pub len: u32,
+    /// The window field, unscaled.
+    pub window: u16,
 }
 
 /// The FIN, SYN, RST and ACK bits of [`Segment::flags`].
@@ -176,11 +178,13 @@ fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
         ack: be32(tcp, 8)?,
         flags: *tcp.get(13)?,
         len: u32::try_from(ip_payload.checked_sub(header)?).ok()?,
+        window: be16(tcp, 14)?,
     })
 }
 
 /// The longest time in which one of a client's connections to `server_port` made no progress: from its SYN, from what it said after a
-/// rest, or from the last byte or acknowledgement that was new to it, to the next such, or to the last that it said in vain.
+/// rest, or from the last byte or acknowledgement that was new to it, to the next such, or to the last that it said in vain; and from a window that
+/// the server closes until it opens again, since a client that may not speak asks for nothing.
 /// What comes after the server's FIN does not count: the client owes the rest.
 pub fn longest_pause(segments: &[Segment], server_port: u16) -> Duration {
     let mut flows: HashMap<u16, Pace> = HashMap::new();
@@ -212,6 +216,8 @@ struct Pace {
     last: Duration,
     /// When it has asked for something since.
     asked: Option<Duration>,
+    /// Since when the server's window has been closed.
+    shut: Option<Duration>,
     /// Next sequence number expected, and highest acknowledgement.
     newest: Option<(u32, u32)>,
     over: bool,
@@ -223,6 +229,7 @@ impl Pace {
             isn: syn.seq,
             last: syn.time,
             asked: None,
+            shut: None,
             newest: None,
             over: false,
         }
@@ -230,6 +237,20 @@ impl Pace {
 
     /// From the server: the pause that it ends, if it is news.
     fn heard(&mut self, segment: &Segment) -> Duration {
+        self.window(segment).max(self.news(segment))
+    }
+
+    /// How long the window had been closed that this opens, or goes on being closed.
+    fn window(&mut self, segment: &Segment) -> Duration {
+        if self.over || segment.flags & RST != 0 {
+            return Duration::ZERO;
+        }
+        let shut = self.shut.or((segment.window == 0).then_some(segment.time));
+        self.shut = shut.filter(|_| segment.window == 0);
+        shut.map_or(Duration::ZERO, |since| segment.time.saturating_sub(since))
+    }
+
+    fn news(&mut self, segment: &Segment) -> Duration {
         let newer = |a: u32, b: u32| a.wrapping_sub(b).cast_signed() > 0;
         let end = segment.seq.wrapping_add(segment.len);
         let (seq, ack) = self.newest.unwrap_or((end.wrapping_sub(1), segment.ack));
@@ -249,13 +270,10 @@ impl Pace {
 
     /// From the client: how long it has been speaking in vain. Only what asks for an answer counts.
     fn said(&mut self, segment: &Segment) -> Duration {
-        let asks = segment.len > 0 || segment.flags & FIN != 0;
-        if self.over
-            || !asks
-            || self
-                .newest
-                .is_none_or(|(_, ack)| ack == segment.seq.wrapping_add(segment.len))
-        {
+        let fin = segment.flags & FIN != 0;
+        let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin.into());
+        let asks = segment.len > 0 || fin;
+        if self.over || !asks || self.newest.is_none_or(|(_, ack)| ack == end) {
             return Duration::ZERO;
         }
         segment.time.saturating_sub(*self.asked.get_or_insert(segment.time))
@@ -268,7 +286,8 @@ pub struct Recovery {
     /// For each connection that made progress before and after: from the freeze to the end of its longest pause, sorted.
     ///
     /// Progress is a byte that the client had not seen, or an acknowledgement of one that it had sent. The *longest* pause, because
-    /// what the old original had said just before the freeze still arrives just after it.
+    /// what the old original had said just before the freeze still arrives just after it. A client's own rest is no pause: it ends when
+    /// the client speaks again.
     pub resumed: Vec<Duration>,
     /// Connections that were open at the freeze and have not gone on.
     pub stuck: usize,
@@ -284,7 +303,7 @@ impl Recovery {
             if segment.sport == server_port {
                 flows.entry(segment.dport).or_default().note(segment, freeze, window);
             } else {
-                flows.entry(segment.sport).or_default().closed |= segment.flags & FIN != 0;
+                flows.entry(segment.sport).or_default().said(segment);
             }
         }
         let mut recovery = Self::default();
@@ -316,6 +335,8 @@ impl Recovery {
 struct FlowProgress {
     /// Next sequence number expected, highest acknowledgement, and when either last moved.
     newest: Option<(u32, u32, Duration)>,
+    /// When the client has asked for something since.
+    asked: Option<Duration>,
     /// Length of the longest pause that ended after the freeze, and its end.
     longest: Option<(Duration, Duration)>,
     /// A FIN has passed in either direction.
@@ -323,6 +344,15 @@ struct FlowProgress {
 }
 
 impl FlowProgress {
+    fn said(&mut self, segment: &Segment) {
+        let fin = segment.flags & FIN != 0;
+        self.closed |= fin;
+        let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin.into());
+        if (segment.len > 0 || fin) && self.newest.is_some_and(|(_, ack, _)| ack != end) {
+            self.asked.get_or_insert(segment.time);
+        }
+    }
+
     fn note(&mut self, segment: &Segment, freeze: Duration, window: Duration) {
         let fin = segment.flags & FIN != 0;
         self.closed |= fin;
@@ -335,8 +365,9 @@ impl FlowProgress {
         if !newer(end, seq) && !newer(segment.ack, ack) {
             return;
         }
-        let pause = segment.time.saturating_sub(last);
-        if segment.time > freeze && last < freeze + window && self.longest.is_none_or(|(longest, _)| pause > longest) {
+        let since = self.asked.take().unwrap_or(last);
+        let pause = segment.time.saturating_sub(since);
+        if segment.time > freeze && since < freeze + window && self.longest.is_none_or(|(longest, _)| pause > longest) {
             self.longest = Some((pause, segment.time));
         }
         self.newest = Some((
@@ -344,5 +375,95 @@ impl FlowProgress {
             if newer(segment.ack, ack) { segment.ack } else { ack },
             segment.time,
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORT: u16 = 80;
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The client, 100 bytes or none, or its FIN.
+    fn client(at: u32, flags: u8, (seq, ack): (u32, u32), len: u32) -> Segment {
+        let (time, window) = (at * MS, 100);
+        Segment {
+            time,
+            sport: 5_000,
+            dport: PORT,
+            seq,
+            ack,
+            flags,
+            len,
+            window,
+        }
+    }
+
+    fn server(at: u32, flags: u8, (seq, ack): (u32, u32), len: u32, window: u16) -> Segment {
+        let time = at * MS;
+        Segment {
+            time,
+            sport: PORT,
+            dport: 5_000,
+            seq,
+            ack,
+            flags,
+            len,
+            window,
+        }
+    }
+
+    /// Handshake, a request, its answer within 7 ms, all acknowledged; then the client rests until 500 ms and closes.
+    fn a_client_that_rests() -> Vec<Segment> {
+        vec![
+            client(0, SYN, (0, 0), 0),
+            server(1, SYN | ACK, (0, 1), 0, 100),
+            client(2, ACK, (1, 1), 100),
+            server(3, ACK, (1, 101), 0, 100),
+            server(10, ACK, (1, 101), 50, 100),
+            client(11, ACK, (101, 51), 0),
+            client(500, FIN | ACK, (101, 51), 0),
+            server(504, FIN | ACK, (51, 102), 0, 100),
+        ]
+    }
+
+    #[test]
+    fn a_clients_own_rest_is_no_pause() {
+        let story = a_client_that_rests();
+        assert_eq!(longest_pause(&story, PORT), 7 * MS);
+        let freeze = UNIX_EPOCH + 9 * MS;
+        let recovery = Recovery::of(&story, PORT, freeze, Duration::from_secs(1));
+        assert_eq!(
+            (recovery.worst(), recovery.stuck),
+            (Some(MS), 0),
+            "the answer ended the wait"
+        );
+    }
+
+    #[test]
+    fn a_wait_for_an_answer_is_a_pause_to_its_end() {
+        let mut story = a_client_that_rests();
+        story[4].time = 300 * MS;
+        let recovery = Recovery::of(&story, PORT, UNIX_EPOCH + 9 * MS, Duration::from_secs(1));
+        assert_eq!(recovery.worst(), Some(291 * MS));
+        assert_eq!(longest_pause(&story, PORT), 297 * MS);
+    }
+
+    #[test]
+    fn a_closed_window_is_a_wait() {
+        let mut story = a_client_that_rests();
+        story.splice(
+            4..,
+            [
+                server(5, ACK, (1, 101), 0, 0),
+                client(205, ACK, (100, 1), 0),
+                server(206, ACK, (1, 101), 0, 0),
+                server(1_005, ACK, (1, 101), 0, 100),
+                client(1_006, ACK, (101, 1), 100),
+                server(1_007, ACK, (1, 201), 0, 100),
+            ],
+        );
+        assert_eq!(longest_pause(&story, PORT), 1_000 * MS);
     }
 }
