@@ -160,19 +160,41 @@ impl Cluster {
                 ack: CLIENT_ISN.add(1),
             }),
         };
-        cluster.client_says(Flags::SYN, &[]);
-        cluster.client = Ends {
+        cluster.open();
+        cluster
+    }
+
+    /// The handshakes of a connection.
+    fn open(&mut self) {
+        (self.client.seq, self.client.ack) = (CLIENT_ISN, Seq(0));
+        self.machines = ISN.map(|seq| Ends {
+            seq,
+            ack: CLIENT_ISN.add(1),
+        });
+        self.client_says(Flags::SYN, &[]);
+        self.client = Ends {
             seq: CLIENT_ISN.add(1),
             ack: ISN[0].add(1),
         };
         for (i, isn) in ISN.into_iter().enumerate() {
-            cluster.machine_says(i, Flags::SYN | Flags::ACK, &[]);
-            cluster.machines[i].seq = isn.add(1);
+            self.machine_says(i, Flags::SYN | Flags::ACK, &[]);
+            self.machines[i].seq = isn.add(1);
             if i == 0 {
-                cluster.client_says(Flags::ACK, &[]);
+                self.client_says(Flags::ACK, &[]);
             }
         }
-        cluster
+    }
+
+    /// Its end, client first, and the time until the engine has forgotten it.
+    fn close(&mut self) {
+        assert!(self.client_says(Flags::FIN | Flags::ACK, &[]));
+        self.client.seq = self.client.seq.add(1);
+        for i in 0..MACHINES {
+            self.machine_says(i, Flags::FIN | Flags::ACK, &[]);
+            self.machines[i].seq = self.machines[i].seq.add(1);
+        }
+        assert!(self.client_says(Flags::ACK, &[]));
+        self.wait(60_000 * MS);
     }
 
     /// One packet through the engine, and the engine's own work; only the engine's part is counted. Whether it was let on.
@@ -335,4 +357,26 @@ fn a_flow_that_pauses_again_and_again_holds_no_more_than_before() {
     }
     cluster.check(2_100);
     assert!(HELD.get() <= 0, "{} bytes more after 2,000 pauses", HELD.get());
+}
+
+#[test]
+fn connections_that_are_over_leave_nothing_held() {
+    let mut cluster = Cluster::established(MaxLag::Bytes(0));
+    let mut connect = |connections: u64| {
+        for _ in 0..connections {
+            (0..5).for_each(|n| cluster.round(n));
+            cluster.close();
+            let stats = cluster.engine.stats();
+            assert_eq!(
+                stats.get(Counter::FlowsOpened),
+                stats.get(Counter::FlowsClosed),
+                "forgotten"
+            );
+            cluster.open();
+        }
+    };
+    connect(100);
+    HELD.set(0);
+    connect(5_000);
+    assert!(HELD.get() <= 0, "{} bytes more after 5,000 connections", HELD.get());
 }
