@@ -36,7 +36,7 @@ use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{DirectQueue, NfqQueue, PacketQueue, Waker};
 use crate::host::signals::{Closer, Request as Signal, Waiter};
-use crate::host::{clock, route, rules, sysctl};
+use crate::host::{clock, memory, route, rules, sysctl};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
 use heard::LastHeard;
 use status::{Answer, Request};
@@ -59,6 +59,7 @@ const UNKNOWN_PATH: HostPath = HostPath {
 
 /// Runs the daemon in the foreground until SIGTERM or SIGINT. An error before `relevo: ready` leaves nothing half loaded.
 pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
+    memory::give_back_buffers();
     start_log();
     check_capabilities()?;
     abort_on_panic();

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod clock;
 pub mod doctor;
 pub mod inject;
+pub mod memory;
 pub mod netlink;
 pub mod notify;
 pub mod probe;
