@@ -47,9 +47,9 @@ fn the_engine_dies_ten_times_and_nobody_is_told_before_the_next_one_is_there() {
 fn a_few_seconds_of_mixed_load_and_faults_lose_nothing() {
     let _turn = turn();
     let plan = soak::Plan {
-        length: Duration::from_secs(5),
+        length: Duration::from_secs(4),
         seed: crate::transfer::seed(),
-        cycle: Duration::from_secs(2),
+        cycle: Duration::from_millis(1_500),
         slack_kib: 64 << 10,
     };
     let keep = Path::new("target/soak/test");

@@ -142,15 +142,19 @@ impl Outcome {
     }
     fn weigh(&mut self, plan: &Plan) {
         self.warm_up = (plan.length / WARM_UP.0).min(WARM_UP.1);
-        let median = |from: Duration, to: Duration| {
-            let within = self.samples.iter().filter(|s| s.at >= from && s.at <= to);
-            let mut all: Vec<u64> = within.map(|s| s.rss_kib).collect();
+        let median = |samples: &mut dyn Iterator<Item = &Sample>| {
+            let mut all: Vec<u64> = samples.map(|s| s.rss_kib).collect();
             all.sort_unstable();
             all.get(all.len() / 2).copied().unwrap_or(0)
         };
+        // The last sample is the one without a connection. Of a span too short for a second, the nearest counts.
+        let loaded = &self.samples[..self.samples.len().saturating_sub(1)];
+        let end = plan.length - plan.length / 5;
+        let warm = loaded.iter().take_while(|s| s.at <= self.warm_up).count().max(1);
+        let rest = loaded.iter().rev().take_while(|s| s.at >= end).count().max(1);
         self.memory = (
-            median(Duration::ZERO, self.warm_up),
-            median(plan.length - plan.length / 5, plan.length),
+            median(&mut loaded.iter().take(warm)),
+            median(&mut loaded.iter().rev().take(rest)),
         );
     }
 }
