@@ -2,10 +2,11 @@
 
 use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, pos_of, seq_of};
+use super::rare::{Rare, Resting};
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
 use super::stream::Budget;
-use crate::wire::{Options, Seq};
+use crate::wire::{Options, SackBlocks, Seq, Timestamps};
 use std::net::SocketAddr;
 
 /// How far a flow has come.
@@ -44,6 +45,34 @@ pub struct Promise {
     pub mss: u16,
 }
 
+/// The options of a client's SYN: what else a segment may carry has no place there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SynOptions {
+    /// The largest payload that it takes, in bytes.
+    pub mss: Option<u16>,
+    /// Shift of its own windows.
+    pub wscale: Option<u8>,
+    /// Selective acknowledgements.
+    pub sack_permitted: bool,
+    /// Timestamps.
+    pub timestamps: Option<Timestamps>,
+}
+
+impl From<&Options> for SynOptions {
+    fn from(options: &Options) -> Self {
+        Self {
+            mss: options.mss,
+            wscale: options.wscale,
+            sack_permitted: options.sack_permitted,
+            timestamps: options.timestamps,
+        }
+    }
+}
+
+impl Resting for SackBlocks {
+    const RESTING: &'static Self = &Self::EMPTY;
+}
+
 /// The client as the engine has seen and told it.
 #[derive(Debug)]
 pub struct ClientSide {
@@ -52,7 +81,7 @@ pub struct ClientSide {
     /// Start of its numbering.
     pub isn: Seq,
     /// The options of its SYN that passed R2.
-    pub syn: Options,
+    pub syn: SynOptions,
     /// The window of its SYN.
     pub syn_window: u16,
     /// The end of all that it has sent (u), holes included.
@@ -110,7 +139,7 @@ pub struct Flow {
     /// Position of the service's FIN (v), once an original has sent it.
     pub fin: Option<Pos>,
     /// The selective acknowledgements that the original sent last (u), for what the engine says in its stead.
-    pub blocks: crate::wire::SackBlocks,
+    pub blocks: Rare<SackBlocks>,
     /// Since when another machine has acknowledged what the original has not (R14).
     pub behind_since: Option<Micros>,
     /// When anything last arrived for it.
@@ -194,17 +223,13 @@ impl Flow {
     pub fn is_recovering(&self) -> bool {
         self.original().mode == Mode::Relayed && !self.is_over()
     }
-    /// Bytes of memory in buffers.
-    #[must_use]
-    pub fn buffered(&self) -> usize {
-        self.buffer.capacity() + self.legs.iter().map(|l| l.cache.capacity()).sum::<usize>()
-    }
     /// Takes a leg out of the flow and frees what it held.
     pub fn drop_leg(&mut self, index: usize, budget: &mut Budget) {
         let leg = &mut self.legs[index];
         leg.state = LegState::Gone;
         leg.cache.release(budget);
         leg.sender.hand_back();
+        leg.waits.rest();
         leg.ack_due = false;
         leg.work_due = false;
         leg.probe_due = false;
@@ -215,5 +240,19 @@ impl Flow {
         for leg in &mut self.legs {
             leg.cache.release(budget);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::mem::size_of;
+
+    /// What an idle flow takes, beside its places in the tables and in the heap of timers. `tests/net/hostile/idle.rs` measures the whole.
+    #[test]
+    fn an_idle_flow_is_small() {
+        let (flow, leg) = (size_of::<Flow>(), size_of::<Leg>());
+        assert!(flow <= 432, "{flow} bytes a flow");
+        assert!(leg <= 224, "{leg} bytes a leg");
     }
 }

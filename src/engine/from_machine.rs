@@ -104,9 +104,9 @@ impl Flow {
     ) -> Verdict {
         let Some(seg) = self.plausible(index, p) else {
             let leg = &mut self.legs[index];
-            let rested = leg.challenged_at.is_none_or(|at| now >= at + CHALLENGE_INTERVAL);
+            let rested = leg.waits.challenged_at.is_none_or(|at| now >= at + CHALLENGE_INTERVAL);
             if rested && leg.mode == Mode::Relayed {
-                leg.challenged_at = Some(now);
+                leg.waits.wake().challenged_at = Some(now);
                 leg.ack_due = true;
             }
             return Verdict::Drop(DropReason::Implausible);
@@ -202,7 +202,9 @@ impl Flow {
         self.note_output(self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
         self.behind_since = None;
-        self.blocks = p.options.sack;
+        if self.blocks.is_awake() || !p.options.sack.is_empty() {
+            *self.blocks.wake() = p.options.sack;
+        }
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
         if seg.pure && !self.is_news(offer, seg.u, repeats) {

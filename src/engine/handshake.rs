@@ -1,9 +1,10 @@
 //! R1 (handshake), R2 (SYN options), the promise part of R5, and R21 (reuse) as far as a SYN is concerned.
 
 use super::context::{Answer, Context};
-use super::flow::{ClientSide, Flow, FlowState, Promise};
+use super::flow::{ClientSide, Flow, FlowState, Promise, SynOptions};
 use super::leg::{Leg, Mode};
 use super::pos::{Pos, pos_of};
+use super::rare::Rare;
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
 use super::{Checksum, Counter, DropReason, Reason, Verdict};
@@ -49,10 +50,7 @@ impl Flow {
             client: ClientSide {
                 addr: p.src,
                 isn: p.seq,
-                syn: Options {
-                    sack: SackBlocks::default(),
-                    ..p.options
-                },
+                syn: SynOptions::from(&p.options),
                 syn_window: p.window,
                 max: 1,
                 acked: 0,
@@ -75,7 +73,7 @@ impl Flow {
             legs: vec![Leg::new(machine, Mode::Direct, cx.rtt(service), now)],
             original: 0,
             fin: None,
-            blocks: SackBlocks::default(),
+            blocks: Rare::new(),
             behind_since: None,
             seen_at: now,
             since: now,

@@ -1,6 +1,7 @@
 //! One machine's half of a flow.
 
 use super::pos::{Pos, pos_of, seq_of, ts_newer, ts_not_before};
+use super::rare::{Rare, Resting};
 use super::rtt::Rtt;
 use super::sender::Sender;
 use super::spec::{MachineId, Micros};
@@ -28,6 +29,31 @@ pub enum Mode {
     Direct,
     /// The engine, out of the send buffer: replicas, and an original that is still recovering.
     Relayed,
+}
+
+/// What is remembered of a leg while somebody waits.
+#[derive(Clone, Debug)]
+pub struct Waits {
+    /// Since when it holds the client up (R15).
+    pub holding_since: Option<Micros>,
+    /// Since when it waits for the machine's own output (R23).
+    pub blocked_since: Option<Micros>,
+    /// The position (u) that it waits at.
+    pub blocked_at: Pos,
+    /// When the machine was last asked how far it has sent.
+    pub asked_at: Micros,
+    /// When it was last answered for sending what can't be.
+    pub challenged_at: Option<Micros>,
+}
+
+impl Resting for Waits {
+    const RESTING: &'static Self = &Self {
+        holding_since: None,
+        blocked_since: None,
+        blocked_at: 0,
+        asked_at: 0,
+        challenged_at: None,
+    };
 }
 
 /// State of one leg. Positions u and v as in design section 4.
@@ -67,8 +93,6 @@ pub struct Leg {
     pub cache: Stream,
     /// The largest window that it has offered, in bytes.
     pub largest_window: Pos,
-    /// When it was last answered for sending what can't be.
-    pub challenged_at: Option<Micros>,
     /// An acknowledgement is owed (R7).
     pub ack_due: bool,
     /// A resend is due although nothing else has happened.
@@ -77,14 +101,8 @@ pub struct Leg {
     pub probe_due: bool,
     /// When `una` or the window's edge last advanced, or the leg was opened.
     pub progress_at: Micros,
-    /// Since when it holds the client up (R15).
-    pub holding_since: Option<Micros>,
-    /// Since when it waits for the machine's own output (R23).
-    pub blocked_since: Option<Micros>,
-    /// The position (u) that it waits at.
-    pub blocked_at: Pos,
-    /// When the machine was last asked how far it has sent.
-    pub asked_at: Micros,
+    /// Who waits for whom, while anybody does.
+    pub waits: Rare<Waits>,
     /// Its wait was given up: it is fed whatever it has sent (R23).
     pub unbound: bool,
     /// When the SYN was last sent; it is repeated after the estimator's timeout.
@@ -113,15 +131,11 @@ impl Leg {
             sender: Sender::new(rtt),
             cache: Stream::new(1),
             largest_window: 0,
-            challenged_at: None,
             ack_due: false,
             work_due: mode == Mode::Relayed,
             probe_due: false,
             progress_at: now,
-            holding_since: None,
-            blocked_since: None,
-            blocked_at: 0,
-            asked_at: now,
+            waits: Rare::new(),
             unbound: false,
             syn_sent: None,
         }
@@ -148,6 +162,34 @@ impl Leg {
     #[must_use]
     pub fn counts(&self) -> bool {
         matches!(self.state, LegState::SynSent | LegState::Open)
+    }
+    /// Notes since when it holds the client up (R15).
+    pub fn set_holding(&mut self, since: Option<Micros>) {
+        if self.waits.holding_since != since {
+            self.waits.wake().holding_since = since;
+        }
+    }
+    /// Notes since when, and where (u), it waits for its own machine's output (R23).
+    pub fn set_blocked(&mut self, since: Option<Micros>, at: Pos) {
+        if since.is_some() || self.waits.blocked_since.is_some() {
+            let waits = self.waits.wake();
+            (waits.blocked_since, waits.blocked_at) = (since, at);
+        }
+    }
+    /// Whether [`Leg::rest`] would give memory back.
+    #[must_use]
+    pub fn can_rest(&self) -> bool {
+        self.sender.can_rest() || (self.waits.is_awake() && self.waits_for_nobody())
+    }
+    /// Gives back what only a busy leg needs. Long enough after its last packet that nobody is challenged too often by what is forgotten.
+    pub fn rest(&mut self) {
+        self.sender.rest();
+        if self.waits_for_nobody() {
+            self.waits.rest();
+        }
+    }
+    fn waits_for_nobody(&self) -> bool {
+        self.waits.holding_since.is_none() && self.waits.blocked_since.is_none()
     }
     /// It can be spoken to.
     #[must_use]

@@ -14,6 +14,7 @@ mod ports;
 mod pos;
 mod pump;
 mod ranges;
+mod rare;
 mod rtt;
 mod sendbuf;
 mod sender;

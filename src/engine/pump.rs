@@ -117,13 +117,13 @@ impl Flow {
         leg.sender.mind_window(now, supply);
         // R23: since when it waits for its own machine's output.
         let blocked = leg.sender.nxt() >= supply.end && supply.end < self.buffer.end();
-        leg.blocked_since = match leg.blocked_since {
+        let since = match leg.waits.blocked_since {
             // A replica that is always one answer behind is not stuck: each position has a wait of its own.
-            Some(since) if blocked && leg.blocked_at == supply.end => Some(since),
+            Some(since) if blocked && leg.waits.blocked_at == supply.end => Some(since),
             _ if blocked => Some(now),
             _ => None,
         };
-        leg.blocked_at = supply.end;
+        leg.set_blocked(since, supply.end);
     }
 
     fn supply(&self, index: usize) -> Supply {

@@ -12,6 +12,9 @@ pub struct Ranges {
 }
 
 impl Ranges {
+    /// No range.
+    pub const EMPTY: Self = Self { list: Vec::new() };
+
     /// Adds `[from, to)`; false (and nothing changed) if that would make too many ranges.
     pub fn insert(&mut self, from: Pos, to: Pos) -> bool {
         if from >= to {

@@ -7,13 +7,17 @@ const RTO_MAX: Micros = 60 * SECOND;
 /// Clock granularity G of RFC 6298: the engine's microseconds are exact, its wake-ups are not.
 const GRANULARITY: Micros = 1_000;
 
-/// SRTT, RTTVAR and RTO of one leg.
+/// SRTT, RTTVAR and RTO of one leg. Every leg of every flow has one: 32 bits of microseconds are more than an hour.
 #[derive(Clone, Copy, Debug)]
 pub struct Rtt {
-    smoothed: Option<Micros>,
-    variation: Micros,
-    floor: Micros,
-    backoff: u32,
+    smoothed: Option<u32>,
+    variation: u32,
+    floor: u32,
+    backoff: u8,
+}
+
+fn narrow(time: Micros) -> u32 {
+    u32::try_from(time).unwrap_or(u32::MAX)
 }
 
 impl Rtt {
@@ -24,7 +28,7 @@ impl Rtt {
         Self {
             smoothed: None,
             variation: 0,
-            floor,
+            floor: narrow(floor),
             backoff: 0,
         }
     }
@@ -34,13 +38,14 @@ impl Rtt {
         match self.smoothed {
             // RFC 6298 (2.2)
             None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
+                self.smoothed = Some(narrow(rtt));
+                self.variation = narrow(rtt / 2);
             }
             // RFC 6298 (2.3): alpha = 1/8, beta = 1/4
             Some(smoothed) => {
-                self.variation = (3 * self.variation + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((7 * smoothed + rtt) / 8);
+                let (smoothed, rtt) = (Micros::from(smoothed), rtt.min(Micros::from(u32::MAX)));
+                self.variation = narrow((3 * Micros::from(self.variation) + smoothed.abs_diff(rtt)) / 4);
+                self.smoothed = Some(narrow((7 * smoothed + rtt) / 8));
             }
         }
     }
@@ -48,16 +53,16 @@ impl Rtt {
     /// Smoothed round-trip time in microseconds, once measured.
     #[must_use]
     pub fn smoothed(&self) -> Option<Micros> {
-        self.smoothed
+        self.smoothed.map(Micros::from)
     }
 
     /// The retransmission timeout in microseconds, backed off as often as it has expired.
     #[must_use]
     pub fn timeout(&self) -> Micros {
         let base = self
-            .smoothed
-            .map_or(self.floor, |s| s + GRANULARITY.max(4 * self.variation))
-            .max(self.floor);
+            .smoothed()
+            .map_or(0, |s| s + GRANULARITY.max(4 * Micros::from(self.variation)))
+            .max(Micros::from(self.floor));
         base.saturating_mul(1 << self.backoff.min(16)).min(RTO_MAX)
     }
 
@@ -74,7 +79,7 @@ impl Rtt {
     /// How often the timer has expired since the last progress.
     #[must_use]
     pub fn backoffs(&self) -> u32 {
-        self.backoff
+        u32::from(self.backoff)
     }
 }
 

@@ -3,6 +3,7 @@
 //! It also knows where the client's PSH, URG and FIN were, and what the client had acknowledged when it sent each piece (R23).
 
 use super::pos::{Pos, span};
+use super::rare::{Rare, Resting};
 use super::stream::{Budget, Stream};
 use std::collections::VecDeque;
 
@@ -31,6 +32,12 @@ pub struct Piece {
 pub struct SendBuffer {
     stream: Stream,
     fin: Option<Pos>,
+    notes: Rare<Notes>,
+}
+
+/// What is known of the bytes that are kept.
+#[derive(Clone, Debug)]
+struct Notes {
     urgent: Option<Pos>,
     /// From `.0` (u) on, bytes may go to a leg that has sent at least `.1` (v); both ascend (R23).
     marks: VecDeque<(Pos, Pos)>,
@@ -39,15 +46,21 @@ pub struct SendBuffer {
     pushes: VecDeque<Pos>,
 }
 
+impl Resting for Notes {
+    const RESTING: &'static Self = &Self {
+        urgent: None,
+        marks: VecDeque::new(),
+        island_acked: 0,
+        pushes: VecDeque::new(),
+    };
+}
+
 impl Default for SendBuffer {
     fn default() -> Self {
         Self {
             stream: Stream::new(1),
             fin: None,
-            urgent: None,
-            marks: VecDeque::new(),
-            island_acked: 0,
-            pushes: VecDeque::new(),
+            notes: Rare::new(),
         }
     }
 }
@@ -71,17 +84,17 @@ impl SendBuffer {
     /// End of the client's urgent data, if any lies beyond `from`.
     #[must_use]
     pub fn urgent_after(&self, from: Pos) -> Option<Pos> {
-        self.urgent.filter(|end| *end > from)
+        self.notes.urgent.filter(|end| *end > from)
     }
     /// Whether the client set PSH on a byte in `[from, to)`.
     #[must_use]
     pub fn pushes_in(&self, from: Pos, to: Pos) -> bool {
-        self.pushes.iter().any(|p| from < *p && *p <= to)
+        self.notes.pushes.iter().any(|p| from < *p && *p <= to)
     }
     /// Whether so many pieces wait for a leg that soon no more can be kept.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.marks.len() >= MAX_MARKS / 2
+        self.notes.marks.len() >= MAX_MARKS / 2
     }
     /// The bytes `[from, from + len)` as two slices.
     #[must_use]
@@ -97,7 +110,7 @@ impl SendBuffer {
     /// Keeps a piece of the client's stream; false, and nothing changed, if a limit forbids it (R18).
     pub fn store(&mut self, piece: Piece, bytes: &[u8], limit: usize, budget: &mut Budget) -> bool {
         let before = self.end();
-        if self.marks.len() >= MAX_MARKS || !self.stream.store(piece.at, bytes, limit, budget) {
+        if self.notes.marks.len() >= MAX_MARKS || !self.stream.store(piece.at, bytes, limit, budget) {
             return false;
         }
         self.note(piece, piece.at + span(bytes.len()), before);
@@ -120,25 +133,27 @@ impl SendBuffer {
         if piece.fin {
             self.fin = self.fin.or(Some(end));
         }
+        let (after, has_islands) = (self.end(), self.stream.has_islands());
+        let notes = self.notes.wake();
         if piece.urgent.is_some() {
-            self.urgent = self.urgent.max(piece.urgent);
+            notes.urgent = notes.urgent.max(piece.urgent);
         }
-        if piece.push && end > before && self.pushes.back().is_none_or(|p| *p < end) {
-            if self.pushes.len() >= MAX_PUSHES {
-                self.pushes.pop_front();
+        if piece.push && end > before && notes.pushes.back().is_none_or(|p| *p < end) {
+            if notes.pushes.len() >= MAX_PUSHES {
+                notes.pushes.pop_front();
             }
-            self.pushes.push_back(end);
+            notes.pushes.push_back(end);
         }
-        if self.end() > before {
+        if after > before {
             // What fills a hole releases what waited behind it, so it carries the latest acknowledgement of them all. The original
             // had not seen the missing bytes either, so none of that output depends on them: no leg can wait for itself.
-            let acked = piece.acked.max(self.island_acked);
-            if self.marks.back().is_none_or(|m| m.1 < acked) {
-                self.marks.push_back((before, acked));
+            let acked = piece.acked.max(notes.island_acked);
+            if notes.marks.back().is_none_or(|m| m.1 < acked) {
+                notes.marks.push_back((before, acked));
             }
         }
-        self.island_acked = if self.stream.has_islands() {
-            self.island_acked.max(piece.acked)
+        notes.island_acked = if has_islands {
+            notes.island_acked.max(piece.acked)
         } else {
             0
         };
@@ -147,26 +162,40 @@ impl SendBuffer {
     /// How far a leg that has sent `sent` (v) may be fed (R23).
     #[must_use]
     pub fn released(&self, sent: Pos) -> Pos {
-        let next = self.marks.partition_point(|m| m.1 <= sent);
-        self.marks.get(next).map_or(self.end(), |m| m.0)
+        let marks = &self.notes.marks;
+        let next = marks.partition_point(|m| m.1 <= sent);
+        marks.get(next).map_or(self.end(), |m| m.0)
     }
 
     /// Forgets what every live leg has acknowledged.
     pub fn trim(&mut self, to: Pos) {
         self.stream.advance(to.min(self.stream.next()));
-        while self.marks.len() > 1 && self.marks[1].0 <= to {
-            self.marks.pop_front();
+        let Some(notes) = self.notes.awake() else { return };
+        while notes.marks.len() > 1 && notes.marks[1].0 <= to {
+            notes.marks.pop_front();
         }
-        while self.pushes.front().is_some_and(|p| *p <= to) {
-            self.pushes.pop_front();
+        while notes.pushes.front().is_some_and(|p| *p <= to) {
+            notes.pushes.pop_front();
         }
+    }
+
+    /// Whether [`SendBuffer::shrink`] could give memory back, now or once all is acknowledged.
+    #[must_use]
+    pub fn can_shrink(&self) -> bool {
+        self.capacity() > 0 || (self.notes.is_awake() && self.needs_no_notes())
+    }
+    /// The next byte makes a mark of its own; but a FIN that waits for a machine's output is bound by the last one (R23).
+    fn needs_no_notes(&self) -> bool {
+        self.fin.is_none() && self.urgent_after(self.stream.next()).is_none()
     }
 
     /// Gives the memory back if nothing is kept.
     pub fn shrink(&mut self, budget: &mut Budget) {
         if self.stream.base() == self.stream.next() && !self.stream.has_islands() {
             self.stream.release(budget);
-            self.marks.shrink_to_fit();
+            if self.needs_no_notes() {
+                self.notes.rest();
+            }
         }
     }
 

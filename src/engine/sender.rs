@@ -9,6 +9,7 @@
 
 use super::pos::Pos;
 use super::ranges::Ranges;
+use super::rare::{Rare, Resting};
 use super::rtt::Rtt;
 use super::spec::{MILLISECOND, Micros};
 use crate::mutant::{self, Mutation};
@@ -66,16 +67,9 @@ pub struct Supply {
     pub fin: Option<Pos>,
 }
 
-/// Sender state of one leg. Positions are u; SYN = 0.
-#[derive(Debug)]
-pub struct Sender {
-    una: Pos,
-    nxt: Pos,
-    max: Pos,
-    edge: Pos,
-    mss: Pos,
-    cwnd: Pos,
-    ssthresh: Pos,
+/// What a sender remembers of what is under way; nothing, once all is acknowledged.
+#[derive(Clone, Debug)]
+struct Flight {
     dup_acks: u32,
     /// Fast recovery lasts until this position is acknowledged (RFC 6582).
     recover: Option<Pos>,
@@ -89,8 +83,36 @@ pub struct Sender {
     sacked: Ranges,
     timed: Option<(Pos, Micros)>,
     timer: Option<Timer>,
+}
+
+impl Resting for Flight {
+    const RESTING: &'static Self = &Self {
+        dup_acks: 0,
+        recover: None,
+        timed_out_at: 0,
+        high_rxt: 0,
+        hole_due: false,
+        tail_due: false,
+        tail_probed: false,
+        sacked: Ranges::EMPTY,
+        timed: None,
+        timer: None,
+    };
+}
+
+/// Sender state of one leg. Positions are u; SYN = 0.
+#[derive(Debug)]
+pub struct Sender {
+    una: Pos,
+    nxt: Pos,
+    max: Pos,
+    edge: Pos,
+    cwnd: Pos,
+    ssthresh: Pos,
+    flight: Rare<Flight>,
     /// Round-trip time to the machine.
     pub rtt: Rtt,
+    mss: u16,
 }
 
 impl Sender {
@@ -102,30 +124,43 @@ impl Sender {
             nxt: 0,
             max: 0,
             edge: 1,
-            mss: 536,
             cwnd: INITIAL_WINDOW * 536,
             ssthresh: CWND_MAX,
-            dup_acks: 0,
-            recover: None,
-            timed_out_at: 0,
-            high_rxt: 0,
-            hole_due: false,
-            tail_due: false,
-            tail_probed: false,
-            sacked: Ranges::default(),
-            timed: None,
-            timer: None,
+            flight: Rare::new(),
             rtt,
+            mss: 536,
         }
     }
 
     /// The SYN was acknowledged: the stream starts.
     pub fn open(&mut self, mss: u16, edge: Pos) {
-        self.mss = Pos::from(mss.max(1));
-        self.cwnd = INITIAL_WINDOW * self.mss;
+        self.mss = mss.max(1);
+        self.cwnd = INITIAL_WINDOW * self.mss();
         (self.una, self.nxt, self.max) = (self.una.max(1), self.nxt.max(1), self.max.max(1));
         self.edge = self.edge.max(edge);
-        self.timer = None;
+        self.stop_timer();
+    }
+
+    fn mss(&self) -> Pos {
+        Pos::from(self.mss)
+    }
+    fn stop_timer(&mut self) {
+        if let Some(flight) = self.flight.awake() {
+            flight.timer = None;
+        }
+    }
+    /// Whether [`Sender::rest`] would give memory back: all that was under way has been acknowledged.
+    #[must_use]
+    pub fn can_rest(&self) -> bool {
+        let flight = &self.flight;
+        let busy = flight.timer.is_some() || flight.recover.is_some() || flight.hole_due || flight.tail_due;
+        flight.is_awake() && self.una >= self.max && !busy
+    }
+    /// Gives back the memory of what was under way, once all of it has been acknowledged.
+    pub fn rest(&mut self) {
+        if self.can_rest() {
+            self.flight.rest();
+        }
     }
 
     /// The lowest position that the machine has not acknowledged.
@@ -151,7 +186,7 @@ impl Sender {
     /// When [`Sender::on_timer`] wants to be called.
     #[must_use]
     pub fn deadline(&self) -> Option<Micros> {
-        self.timer.map(|t| match t {
+        self.flight.timer.map(|t| match t {
             Timer::Retransmit(at) | Timer::Tail(at) | Timer::Persist(at) => at,
         })
     }
@@ -159,14 +194,14 @@ impl Sender {
     /// Somebody else (the forwarded client) has sent up to `end`: only follow.
     pub fn follow_sent(&mut self, now: Micros, from: Pos, end: Pos) {
         if end > self.max {
-            if self.timed.is_none() && from >= self.max {
-                self.timed = Some((end, now));
+            if self.flight.timed.is_none() && from >= self.max {
+                self.flight.wake().timed = Some((end, now));
             }
             self.max = end;
             self.nxt = end;
         } else if end > from {
             // Karn: what was sent twice is no measure.
-            self.timed = None;
+            self.measure_no_more();
         }
     }
 
@@ -174,22 +209,30 @@ impl Sender {
     pub fn follow_ack(&mut self, now: Micros, ack: Pos, edge: Pos) -> bool {
         let advanced = self.advance_una(now, ack);
         self.edge = self.edge.max(edge);
-        self.timer = None;
+        self.stop_timer();
         advanced
+    }
+
+    fn measure_no_more(&mut self) {
+        if let Some(flight) = self.flight.awake() {
+            flight.timed = None;
+        }
     }
 
     /// The sender's own work begins where a forwarded client left off (R12).
     pub fn take_over(&mut self, now: Micros) {
-        self.timed = None;
+        self.measure_no_more();
         self.arm(now);
     }
 
     /// The forwarded client sends from here on.
     pub fn hand_back(&mut self) {
-        self.timer = None;
-        self.hole_due = false;
-        self.tail_due = false;
-        self.recover = None;
+        if let Some(flight) = self.flight.awake() {
+            flight.timer = None;
+            flight.hole_due = false;
+            flight.tail_due = false;
+            flight.recover = None;
+        }
     }
 
     fn advance_una(&mut self, now: Micros, ack: Pos) -> bool {
@@ -199,12 +242,14 @@ impl Sender {
         self.una = ack;
         self.nxt = self.nxt.max(ack);
         self.max = self.max.max(ack);
-        self.sacked.trim(ack);
-        if let Some((end, sent_at)) = self.timed
-            && ack >= end
-        {
-            self.rtt.sample(now.saturating_sub(sent_at));
-            self.timed = None;
+        if let Some(flight) = self.flight.awake() {
+            flight.sacked.trim(ack);
+            if let Some((end, sent_at)) = flight.timed
+                && ack >= end
+            {
+                self.rtt.sample(now.saturating_sub(sent_at));
+                flight.timed = None;
+            }
         }
         self.rtt.reset_backoff();
         true
@@ -214,18 +259,19 @@ impl Sender {
     /// lacks follows at once (in the spirit of RFC 6069, which takes back what the timer was backed off by while nobody could be reached).
     /// Two expiries are needed each time, so a machine that is merely hard to reach draws no more by it than by its timer.
     pub fn on_sign_of_life(&mut self, now: Micros) {
-        if matches!(self.timer, Some(Timer::Retransmit(_))) && self.rtt.backoffs() > 1 {
+        if matches!(self.flight.timer, Some(Timer::Retransmit(_))) && self.rtt.backoffs() > 1 {
             self.rtt.reset_backoff();
-            self.timer = Some(Timer::Retransmit(now));
+            self.flight.wake().timer = Some(Timer::Retransmit(now));
         }
     }
 
     fn outstanding(&self) -> Pos {
-        let left_the_network = if self.sacked.is_empty() {
+        let flight = &self.flight;
+        let left_the_network = if flight.sacked.is_empty() {
             // RFC 5681 section 3.2: each duplicate acknowledgement means that a segment has left the network.
-            Pos::from(self.recover.map_or(0, |_| self.dup_acks)) * self.mss
+            Pos::from(flight.recover.map_or(0, |_| flight.dup_acks)) * self.mss()
         } else {
-            self.sacked.total()
+            flight.sacked.total()
         };
         (self.nxt - self.una - left_the_network).max(0)
     }
@@ -244,7 +290,7 @@ impl Sender {
         self.edge = self.edge.max(edge);
         for (from, to) in blocks {
             if from >= self.una.max(ack) && to <= self.max {
-                self.sacked.insert(from, to);
+                self.flight.wake().sacked.insert(from, to);
             }
         }
         let before = self.una;
@@ -253,8 +299,8 @@ impl Sender {
         } else if repeats && ack == self.una && self.una < self.max && !moved_edge {
             self.on_duplicate();
         }
-        if moved_edge && matches!(self.timer, Some(Timer::Persist(_))) {
-            self.timer = None;
+        if moved_edge && matches!(self.flight.timer, Some(Timer::Persist(_))) {
+            self.stop_timer();
             // The waits between window probes say nothing of the way to the machine.
             self.rtt.reset_backoff();
         }
@@ -262,47 +308,50 @@ impl Sender {
     }
 
     fn on_progress(&mut self, now: Micros, acked: Pos) {
-        self.tail_probed = false;
-        match self.recover {
+        let (una, mss) = (self.una, self.mss());
+        let flight = self.flight.wake();
+        flight.tail_probed = false;
+        flight.dup_acks = 0;
+        flight.timer = None;
+        match flight.recover {
             // RFC 6582 section 3.2: a full acknowledgement ends recovery ...
-            Some(recover) if self.una >= recover => {
-                self.recover = None;
-                self.dup_acks = 0;
-                self.cwnd = self.ssthresh.min(self.outstanding().max(self.mss) + self.mss);
+            Some(recover) if una >= recover => {
+                flight.recover = None;
+                self.cwnd = self.ssthresh.min(self.outstanding().max(mss) + mss);
             }
             // ... a partial one means that the next hole is lost, too.
             Some(_) => {
-                self.high_rxt = self.high_rxt.max(self.una);
-                self.hole_due = true;
-                self.dup_acks = 0;
+                flight.high_rxt = flight.high_rxt.max(una);
+                flight.hole_due = true;
             }
             None => {
-                self.dup_acks = 0;
                 // RFC 5681 section 3.1: slow start, then congestion avoidance, by bytes acknowledged (RFC 3465, L = 2).
                 let step = if self.cwnd < self.ssthresh {
-                    acked.min(2 * self.mss)
+                    acked.min(2 * mss)
                 } else {
-                    (self.mss * self.mss / self.cwnd.max(1)).max(1)
+                    (mss * mss / self.cwnd.max(1)).max(1)
                 };
                 self.cwnd = (self.cwnd + step).min(CWND_MAX);
             }
         }
-        self.timer = None;
         self.arm(now);
     }
 
     fn on_duplicate(&mut self) {
-        self.dup_acks = self.dup_acks.saturating_add(1);
-        let lost = self.dup_acks >= DUP_THRESHOLD || self.sacked.total() >= Pos::from(DUP_THRESHOLD) * self.mss;
-        match self.recover {
-            Some(_) => self.hole_due |= !self.sacked.is_empty(),
-            None if lost && self.una >= self.timed_out_at => {
-                self.ssthresh = (self.outstanding() / 2).max(2 * self.mss);
+        let (una, max, mss) = (self.una, self.max, self.mss());
+        let flight = self.flight.wake();
+        flight.dup_acks = flight.dup_acks.saturating_add(1);
+        let lost = flight.dup_acks >= DUP_THRESHOLD || flight.sacked.total() >= Pos::from(DUP_THRESHOLD) * mss;
+        match flight.recover {
+            Some(_) => flight.hole_due |= !flight.sacked.is_empty(),
+            None if lost && una >= flight.timed_out_at => {
+                self.ssthresh = (self.outstanding() / 2).max(2 * mss);
                 self.cwnd = self.ssthresh;
-                self.recover = Some(self.max);
-                self.high_rxt = self.una;
-                self.hole_due = true;
-                self.timed = None;
+                let flight = self.flight.wake();
+                flight.recover = Some(max);
+                flight.high_rxt = una;
+                flight.hole_due = true;
+                flight.timed = None;
             }
             None => {}
         }
@@ -326,9 +375,13 @@ impl Sender {
     }
 
     fn due_again(&mut self, supply: Supply) -> Option<Plan> {
-        if std::mem::take(&mut self.hole_due) && self.recover.is_some() {
-            let from = self.sacked.skip(self.high_rxt.max(self.una));
+        let taken = |due: fn(&mut Flight) -> &mut bool, flight: &mut Rare<Flight>| {
+            flight.awake().is_some_and(|flight| std::mem::take(due(flight)))
+        };
+        if taken(|f| &mut f.hole_due, &mut self.flight) && self.flight.recover.is_some() {
+            let from = self.flight.sacked.skip(self.flight.high_rxt.max(self.una));
             let limit = self
+                .flight
                 .sacked
                 .highest()
                 .unwrap_or(self.una + 1)
@@ -336,13 +389,13 @@ impl Sender {
                 .min(supply.end);
             if from < limit || (from == self.una && from < self.max.min(supply.end)) {
                 let end = self.hole_end(from, supply);
-                self.high_rxt = end;
+                self.flight.wake().high_rxt = end;
                 return Some(self.plan(from, end, supply));
             }
         }
-        if std::mem::take(&mut self.tail_due) {
+        if taken(|f| &mut f.tail_due, &mut self.flight) {
             let end = self.max.min(supply.end);
-            let from = (end - self.mss).max(self.una);
+            let from = (end - self.mss()).max(self.una);
             if from < end {
                 return Some(self.plan(from, end, supply));
             }
@@ -351,34 +404,35 @@ impl Sender {
     }
 
     fn hole_end(&self, from: Pos, supply: Supply) -> Pos {
-        let end = (from + self.mss).min(self.max).min(supply.end);
-        self.sacked.next_start(from).map_or(end, |start| end.min(start))
+        let end = (from + self.mss()).min(self.max).min(supply.end);
+        self.flight.sacked.next_start(from).map_or(end, |start| end.min(start))
     }
 
     fn due_new(&mut self, now: Micros, supply: Supply) -> Option<Plan> {
         if self.nxt < self.max {
-            self.nxt = self.sacked.skip(self.nxt);
+            self.nxt = self.flight.sacked.skip(self.nxt);
         }
         let from = self.nxt;
         let usable = self.edge.min(supply.end);
         if from >= usable {
             return None;
         }
-        let mut end = (from + self.mss).min(usable);
+        let mut end = (from + self.mss()).min(usable);
         if from < self.max {
             end = self.hole_end(from, supply).min(usable);
         }
         let in_flight = self.outstanding();
         // RFC 9293 section 3.8.6.2.1, sender's silly window avoidance: a small segment only if it is all there is.
-        let cut_by_window = end - from < self.mss && end < supply.end && from >= self.max;
+        let cut_by_window = end - from < self.mss() && end < supply.end && from >= self.max;
         if in_flight > 0 && (in_flight + (end - from) > self.cwnd || cut_by_window) {
             return None;
         }
         let plan = self.plan(from, end, supply);
+        let flight = self.flight.wake();
         if plan.again {
-            self.timed = None;
-        } else if self.timed.is_none() {
-            self.timed = Some((end, now));
+            flight.timed = None;
+        } else if flight.timed.is_none() {
+            flight.timed = Some((end, now));
         }
         self.nxt = end;
         self.max = self.max.max(end);
@@ -387,16 +441,16 @@ impl Sender {
 
     /// Arms what should run: after sending, after an acknowledgement, or when a closed window leaves something waiting.
     fn arm(&mut self, now: Micros) {
-        if matches!(self.timer, Some(Timer::Retransmit(_) | Timer::Tail(_))) {
+        if matches!(self.flight.timer, Some(Timer::Retransmit(_) | Timer::Tail(_))) {
             return;
         }
         if self.una >= self.max {
             return;
         }
         let timeout = now + self.rtt.timeout();
-        self.timer = Some(match self.rtt.smoothed() {
-            Some(smoothed) if !self.tail_probed && self.rtt.backoffs() == 0 => {
-                let lone = if self.max - self.una <= self.mss {
+        let timer = match self.rtt.smoothed() {
+            Some(smoothed) if !self.flight.tail_probed && self.rtt.backoffs() == 0 => {
+                let lone = if self.max - self.una <= self.mss() {
                     DELAYED_ACK
                 } else {
                     0
@@ -404,31 +458,37 @@ impl Sender {
                 Timer::Tail((now + (2 * smoothed).max(TAIL_FLOOR) + lone).min(timeout))
             }
             _ => Timer::Retransmit(timeout),
-        });
+        };
+        self.flight.wake().timer = Some(timer);
     }
 
     /// Keeps the persist timer running exactly while something waits, nothing is in flight and the window is closed.
     pub fn mind_window(&mut self, now: Micros, supply: Supply) {
         let blocked = self.una >= self.max && self.edge <= self.nxt && supply.end > self.nxt;
-        match self.timer {
-            None if blocked => self.timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX))),
-            Some(Timer::Persist(_)) if !blocked => self.timer = None,
+        match self.flight.timer {
+            None if blocked => {
+                self.flight.wake().timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX)));
+            }
+            Some(Timer::Persist(_)) if !blocked => self.stop_timer(),
             _ => {}
         }
     }
 
     /// A deadline may have passed.
     pub fn on_timer(&mut self, now: Micros) -> Expiry {
-        match self.timer {
+        let Some(flight) = self.flight.awake() else {
+            return Expiry::None;
+        };
+        match flight.timer {
             Some(Timer::Tail(at)) if at <= now => {
-                self.tail_probed = true;
-                self.tail_due = true;
-                self.timed = None;
-                self.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
+                flight.tail_probed = true;
+                flight.tail_due = true;
+                flight.timed = None;
+                flight.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
                 Expiry::Resend
             }
             Some(Timer::Retransmit(at)) if at <= now && mutant::is(Mutation::NeverResends) => {
-                self.timer = None;
+                flight.timer = None;
                 Expiry::None
             }
             Some(Timer::Retransmit(at)) if at <= now => {
@@ -437,7 +497,7 @@ impl Sender {
             }
             Some(Timer::Persist(at)) if at <= now => {
                 self.rtt.back_off();
-                self.timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX)));
+                flight.timer = Some(Timer::Persist(now + self.rtt.timeout().min(PERSIST_MAX)));
                 Expiry::Probe
             }
             _ => Expiry::None,
@@ -447,19 +507,20 @@ impl Sender {
     fn on_timeout(&mut self, now: Micros) {
         if self.rtt.backoffs() == 0 {
             // RFC 5681 section 3.1, equation 4
-            self.ssthresh = (self.outstanding() / 2).max(2 * self.mss);
+            self.ssthresh = (self.outstanding() / 2).max(2 * self.mss());
         }
-        self.cwnd = self.mss;
-        self.recover = None;
-        self.dup_acks = 0;
-        self.hole_due = false;
-        self.timed = None;
-        self.timed_out_at = self.max;
-        // RFC 2018 section 8: after a timeout, what was selectively acknowledged may have been thrown away.
-        self.sacked.clear();
+        self.cwnd = self.mss();
         self.nxt = self.una;
         self.rtt.back_off();
-        self.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
+        let flight = self.flight.wake();
+        flight.recover = None;
+        flight.dup_acks = 0;
+        flight.hole_due = false;
+        flight.timed = None;
+        flight.timed_out_at = self.max;
+        // RFC 2018 section 8: after a timeout, what was selectively acknowledged may have been thrown away.
+        flight.sacked.clear();
+        flight.timer = Some(Timer::Retransmit(now + self.rtt.timeout()));
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::pos::{Pos, length, span};
 use super::ranges::Ranges;
+use super::rare::{Rare, Resting};
 use crate::mutant::{self, Mutation};
 
 /// The smallest ring, in bytes: a request or two.
@@ -48,8 +49,21 @@ impl Budget {
 pub struct Stream {
     base: Pos,
     next: Pos,
+    kept: Rare<Kept>,
+}
+
+/// What is kept of it.
+#[derive(Clone, Debug)]
+struct Kept {
     islands: Ranges,
     ring: Vec<u8>,
+}
+
+impl Resting for Kept {
+    const RESTING: &'static Self = &Self {
+        islands: Ranges::EMPTY,
+        ring: Vec::new(),
+    };
 }
 
 impl Stream {
@@ -75,12 +89,12 @@ impl Stream {
     /// Whether bytes wait beyond a hole.
     #[must_use]
     pub fn has_islands(&self) -> bool {
-        !self.islands.is_empty()
+        !self.kept.islands.is_empty()
     }
     /// Bytes of memory held.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.ring.len()
+        self.kept.ring.len()
     }
 
     /// Keeps `bytes` at `at`. What is already there stays as it is: a retransmission with other content changes nothing.
@@ -96,12 +110,12 @@ impl Stream {
         }
         if from > self.next || self.has_islands() {
             // A copy of the set is made only on this path, which is not the steady one.
-            let mut islands = self.islands.clone();
+            let mut islands = self.kept.islands.clone();
             if !islands.insert(from, end) {
                 return false;
             }
             self.fill_gaps(from, at, bytes);
-            self.islands = islands;
+            self.kept.wake().islands = islands;
             self.join();
         } else {
             self.write(from, &bytes[length(from - at)..]);
@@ -112,19 +126,25 @@ impl Stream {
 
     fn fill_gaps(&mut self, from: Pos, at: Pos, bytes: &[u8]) {
         let end = at + span(bytes.len());
-        let mut gap = self.islands.skip(from);
+        let mut gap = self.kept.islands.skip(from);
         while gap < end {
-            let stop = self.islands.next_start(gap).unwrap_or(end).min(end);
+            let stop = self.kept.islands.next_start(gap).unwrap_or(end).min(end);
             self.write(gap, &bytes[length(gap - at)..length(stop - at)]);
-            gap = self.islands.skip(stop);
+            gap = self.kept.islands.skip(stop);
         }
     }
 
     fn join(&mut self) {
-        let whole = self.islands.skip(self.next);
+        let whole = self.kept.islands.skip(self.next);
         if whole > self.next {
             self.next = whole;
-            self.islands.trim(whole);
+            self.trim_islands(whole);
+        }
+    }
+
+    fn trim_islands(&mut self, pos: Pos) {
+        if let Some(kept) = self.kept.awake() {
+            kept.islands.trim(pos);
         }
     }
 
@@ -136,7 +156,7 @@ impl Stream {
         self.base = pos;
         if self.next < pos {
             self.next = pos;
-            self.islands.trim(pos);
+            self.trim_islands(pos);
             self.join();
         }
     }
@@ -149,56 +169,47 @@ impl Stream {
             return (&[], &[]);
         }
         let start = self.index(from);
-        let first = len.min(self.ring.len() - start);
-        (&self.ring[start..start + first], &self.ring[..len - first])
+        let first = len.min(self.kept.ring.len() - start);
+        (&self.kept.ring[start..start + first], &self.kept.ring[..len - first])
     }
 
     /// Gives the memory back. What was kept is lost: call it when nothing is, or when nobody will ask again.
     pub fn release(&mut self, budget: &mut Budget) {
         if !mutant::is(Mutation::MemoryLeaks) {
-            budget.swap(self.ring.len(), 0);
+            budget.swap(self.kept.ring.len(), 0);
         }
-        self.ring = Vec::new();
+        self.kept.rest();
         self.base = self.next;
-        self.islands.clear();
     }
 
     fn index(&self, pos: Pos) -> usize {
         // The ring's length is a power of two; modulo it, all positions are small and not negative.
-        length(pos & (span(self.ring.len()) - 1))
+        length(pos & (span(self.kept.ring.len()) - 1))
     }
 
     fn write(&mut self, at: Pos, bytes: &[u8]) {
         let start = self.index(at);
-        let first = bytes.len().min(self.ring.len() - start);
-        self.ring[start..start + first].copy_from_slice(&bytes[..first]);
-        self.ring[..bytes.len() - first].copy_from_slice(&bytes[first..]);
+        let first = bytes.len().min(self.kept.ring.len() - start);
+        let Some(kept) = self.kept.awake() else { return };
+        kept.ring[start..start + first].copy_from_slice(&bytes[..first]);
+        kept.ring[..bytes.len() - first].copy_from_slice(&bytes[first..]);
     }
 
     fn reserve(&mut self, end: Pos, budget: &mut Budget) -> bool {
         let needed = length(end - self.base);
-        if needed <= self.ring.len() {
+        if needed <= self.kept.ring.len() {
             return true;
         }
         let grown = needed.next_power_of_two().max(SMALLEST);
-        if !budget.swap(self.ring.len(), grown) {
+        if !budget.swap(self.kept.ring.len(), grown) {
             return false;
         }
-        let old = std::mem::replace(
-            self,
-            Stream {
-                ring: vec![0; grown],
-                ..Stream::new(self.base)
-            },
-        );
-        let old_len = old.ring.len();
-        if old_len > 0 {
-            let split = old.index(old.base);
-            self.write(old.base, &old.ring[split..]);
-            self.write(old.base + span(old_len - split), &old.ring[..split]);
+        let old = std::mem::replace(&mut self.kept.wake().ring, vec![0; grown]);
+        if !old.is_empty() {
+            let split = length(self.base & (span(old.len()) - 1));
+            self.write(self.base, &old[split..]);
+            self.write(self.base + span(old.len() - split), &old[..split]);
         }
-        self.next = old.next;
-        self.islands = old.islands;
         true
     }
 }

@@ -129,7 +129,7 @@ impl Flow {
         self.switched = true;
         self.behind_since = None;
         let leg = &mut self.legs[next];
-        leg.holding_since = None;
+        leg.set_holding(None);
         leg.ack_due = true;
         cx.stats.count(Counter::Takeovers);
     }

@@ -8,15 +8,17 @@ use super::spec::Micros;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The heap: deadline, flow, generation of the flow.
+/// The heap: deadline, flow, generation of the flow. A flow's number is small: `max_flows` is no more than memory holds.
 #[derive(Debug, Default)]
 pub struct Timers {
-    heap: BinaryHeap<Reverse<(Micros, usize, u32)>>,
+    heap: BinaryHeap<Reverse<(Micros, u32, u32)>>,
 }
 
 impl Timers {
     /// Arms a deadline for a flow.
     pub fn arm(&mut self, at: Micros, flow: usize, generation: u32) {
+        // A number that did not fit would be armed for nobody: no flow table comes near.
+        let flow = u32::try_from(flow).unwrap_or(u32::MAX);
         self.heap.push(Reverse((at, flow, generation)));
     }
     /// Entries, those that no longer count included.
@@ -27,7 +29,7 @@ impl Timers {
     /// Forgets the entries that no longer count: each flow that armed an earlier deadline, or went, left one behind (R18).
     pub fn retain(&mut self, mut counts: impl FnMut(Micros, usize, u32) -> bool) {
         self.heap
-            .retain(|Reverse((at, flow, generation))| counts(*at, *flow, *generation));
+            .retain(|Reverse((at, flow, generation))| counts(*at, index(*flow), *generation));
     }
     /// The earliest deadline.
     #[must_use]
@@ -39,6 +41,11 @@ impl Timers {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse(entry)| entry)
+        let Reverse((at, flow, generation)) = self.heap.pop()?;
+        Some((at, index(flow), generation))
     }
+}
+
+fn index(flow: u32) -> usize {
+    usize::try_from(flow).unwrap_or(usize::MAX)
 }

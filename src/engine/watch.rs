@@ -23,7 +23,7 @@ const SHRINK_AFTER: Micros = SECOND;
 /// for a machine that does not answer soon may not answer for long.
 fn asks_at(leg: &Leg, since: Micros) -> Micros {
     let first = leg.sender.rtt.smoothed().map_or(ASK_FLOOR, |s| (2 * s).max(ASK_FLOOR));
-    let last = since.max(leg.asked_at);
+    let last = since.max(leg.waits.asked_at);
     last + first.max(last - since).min(ASK_CEILING.max(first))
 }
 
@@ -42,7 +42,7 @@ impl Flow {
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
             if index == index_of_original || !leg.counts() || over {
-                leg.holding_since = None;
+                leg.set_holding(None);
                 continue;
             }
             ahead |= leg.acked() > acked;
@@ -52,11 +52,8 @@ impl Flow {
                 || (full && leg.acked() <= base && leg.acked() < acked);
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
             let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
-            leg.holding_since = if holds && !excused {
-                leg.holding_since.or(Some(now))
-            } else {
-                None
-            };
+            let since = leg.waits.holding_since.or(Some(now));
+            leg.set_holding(since.filter(|_| holds && !excused));
         }
         self.behind_since = if ahead { self.behind_since.or(Some(now)) } else { None };
     }
@@ -79,9 +76,10 @@ impl Flow {
             _ => leg.sender.deadline(),
         };
         let holding = leg
+            .waits
             .holding_since
             .map(|at| at.max(leg.progress_at) + cx.service(self.service).replica_timeout);
-        let asking = leg.blocked_since.map(|since| asks_at(leg, since));
+        let asking = leg.waits.blocked_since.map(|since| asks_at(leg, since));
         let release = self.release_at(cx, leg);
         let closing = self.is_over().then(|| leg.progress_at + cx.spec.limits.close_timeout);
         [own, holding, asking, release, closing].into_iter().flatten().min()
@@ -92,12 +90,15 @@ impl Flow {
     /// recovers holds up everything; a replica that may lag without bounds holds up nobody.
     fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
         let timeout = cx.service(self.service).replica_timeout;
-        let blocked = leg.blocked_since?;
+        let blocked = leg.waits.blocked_since?;
         if leg.machine == self.original().machine {
             return Some(blocked + timeout);
         }
         match cx.service(self.service).max_lag {
-            MaxLag::Bytes(_) => leg.holding_since.map(|since| since.max(blocked) + timeout / 4 * 3),
+            MaxLag::Bytes(_) => leg
+                .waits
+                .holding_since
+                .map(|since| since.max(blocked) + timeout / 4 * 3),
             MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
         }
     }
@@ -116,7 +117,9 @@ impl Flow {
         };
         let legs = self.legs.iter().filter_map(|leg| self.leg_deadline(cx, leg)).min();
         let behind = self.behind_since.map(|at| at + self.silence(cx));
-        let shrink = (self.buffered() > 0).then(|| self.seen_at.max(self.shrunk_at) + SHRINK_AFTER);
+        let shrink = self
+            .can_shrink()
+            .then(|| self.seen_at.max(self.shrunk_at) + SHRINK_AFTER);
         [own, legs, behind, shrink].into_iter().flatten().min()
     }
 
@@ -131,10 +134,15 @@ impl Flow {
             self.behind_since = Some(now);
             cx.suspect(self.service, self.original().machine, Reason::Silence);
         }
-        if now >= self.seen_at + SHRINK_AFTER && self.buffered() > 0 {
+        if now >= self.seen_at + SHRINK_AFTER && self.can_shrink() {
             self.shrink(cx);
             self.shrunk_at = now;
         }
+    }
+
+    fn can_shrink(&self) -> bool {
+        let leg = |leg: &Leg| leg.cache.capacity() > 0 || leg.can_rest();
+        self.buffer.can_shrink() || (self.blocks.is_awake() && self.blocks.is_empty()) || self.legs.iter().any(leg)
     }
 
     fn shrink(&mut self, cx: &mut Context) {
@@ -143,6 +151,10 @@ impl Flow {
             if leg.cache.base() == leg.cache.next() && !leg.cache.has_islands() {
                 leg.cache.release(&mut cx.budget);
             }
+            leg.rest();
+        }
+        if self.blocks.is_empty() {
+            self.blocks.rest();
         }
     }
 
@@ -166,21 +178,21 @@ impl Flow {
                 Expiry::Resend | Expiry::None => {}
             }
         }
-        if let Some(since) = leg.blocked_since {
+        if let Some(since) = leg.waits.blocked_since {
             if release.is_some_and(|at| now >= at) {
                 // R23: a replica whose output is shorter by divergence would wait for ever.
                 leg.unbound = true;
-                leg.blocked_since = None;
+                leg.set_blocked(None, 0);
                 cx.stats.count(Counter::CausalityReleases);
                 if std::mem::take(&mut leg.eligible) {
                     cx.stats.count(Counter::LegsIneligible);
                 }
             } else if now >= asks_at(leg, since) {
-                leg.asked_at = now;
+                leg.waits.wake().asked_at = now;
                 leg.probe_due = leg.is_open();
             }
         }
-        let held = leg.holding_since.map(|at| at.max(leg.progress_at) + timeout);
+        let held = leg.waits.holding_since.map(|at| at.max(leg.progress_at) + timeout);
         if held.is_some_and(|at| now >= at) {
             let machine = MachineRef {
                 service: self.service,

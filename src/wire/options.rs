@@ -27,6 +27,12 @@ pub struct SackBlocks {
 }
 
 impl SackBlocks {
+    /// No block.
+    pub const EMPTY: Self = Self {
+        blocks: [(Seq(0), Seq(0)); MAX_SACK_BLOCKS],
+        len: 0,
+    };
+
     /// The blocks, first of the wire first.
     #[must_use]
     pub fn as_slice(&self) -> &[(Seq, Seq)] {
