@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::QueueKind;
+use super::{DirectPolicy, QueueKind};
 use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, SECOND, SourceMode, Successor, UnknownPolicy};
 
 /// `[engine] workers`: queues, and threads to serve them.
@@ -46,6 +46,8 @@ pub const MAX_LAG: MaxLag = MaxLag::Bytes(0);
 pub const SUCCESSOR: Successor = Successor::First;
 /// `replica_timeout` (R15).
 pub const REPLICA_TIMEOUT: Micros = 200 * MILLISECOND;
+/// `direct`.
+pub const DIRECT: DirectPolicy = DirectPolicy::Stop;
 /// `unknown` (R19).
 pub const UNKNOWN: UnknownPolicy = UnknownPolicy::Reset;
 /// `detect` (R14, R11).

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::problems::{At, Collector, Problems};
 use super::reader::{Reader, integer};
 use super::values::{DURATION, SIZE, parse_duration, parse_ports, parse_size};
-use super::{Config, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
+use super::{Config, DirectPolicy, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
 use crate::engine::{DetectSpec, Limits, MaxLag, Micros, SourceMode, Successor, UnknownPolicy};
 
 /// A service as read, with the places of what [`validate`] compares.
@@ -18,11 +18,12 @@ pub(super) struct RawService {
     pub(super) replica_timeout: At<Micros>,
     pub(super) vote: At<Micros>,
     pub(super) machines: Vec<RawMachine>,
-    source: SourceMode,
     max_lag: MaxLag,
     successor: Successor,
     detect: DetectSpec,
     unknown: UnknownPolicy,
+    pub(super) source: SourceMode,
+    pub(super) direct: At<DirectPolicy>,
 }
 
 /// A machine as read.
@@ -155,6 +156,11 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         Some("drop") => Ok(UnknownPolicy::Drop),
         _ => Err("\"reset\" or \"drop\"".to_owned()),
     });
+    let direct = table.or(p, "direct", defaults::DIRECT, |value| match value.as_str() {
+        Some("stop") => Ok(DirectPolicy::Stop),
+        Some("allow") => Ok(DirectPolicy::Allow),
+        _ => Err("\"stop\" or \"allow\"".to_owned()),
+    });
     let mut machines = Vec::new();
     let mut whole = true;
     let readers = table.tables(p, "machine", "[[service.machine]]");
@@ -178,6 +184,7 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         successor: successor.value,
         detect,
         unknown: unknown.value,
+        direct,
     })
 }
 
@@ -246,6 +253,7 @@ impl RawService {
             replica_timeout: self.replica_timeout.value,
             detect: self.detect,
             unknown: self.unknown,
+            direct: self.direct.value,
             machines: self.machines.into_iter().map(machine).collect(),
         }
     }

@@ -80,6 +80,15 @@ pub struct EngineConfig {
     pub limits: Limits,
 }
 
+/// What becomes of what a machine says through this host from its service port, but not to the engine (`source = "psc"` only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectPolicy {
+    /// It is dropped: clients hear of the service from the engine alone.
+    Stop,
+    /// It passes: the machines' service port may be used directly, past the engine.
+    Allow,
+}
+
 /// `[[service]]`: one PSC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
@@ -99,6 +108,8 @@ pub struct ServiceConfig {
     pub detect: DetectSpec,
     /// R19.
     pub unknown: UnknownPolicy,
+    /// Whether the machines' service port may be used past the engine.
+    pub direct: DirectPolicy,
     /// In takeover order, 1 to [`MAX_MACHINES`].
     pub machines: Vec<MachineConfig>,
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::values::{format_duration, format_size};
-use super::{Config, EngineConfig, ServiceConfig};
+use super::{Config, DirectPolicy, EngineConfig, ServiceConfig};
 use crate::engine::{MaxLag, SourceMode, Successor, UnknownPolicy};
 
 /// A string as TOML writes it.
@@ -59,6 +59,10 @@ impl fmt::Display for ServiceConfig {
             UnknownPolicy::Reset => "reset",
             UnknownPolicy::Drop => "drop",
         };
+        let direct = match self.direct {
+            DirectPolicy::Stop => "stop",
+            DirectPolicy::Allow => "allow",
+        };
         writeln!(f, "[[service]]")?;
         writeln!(f, "name = {}", quoted(&self.name))?;
         writeln!(f, "psc = \"{}\"", self.psc)?;
@@ -68,6 +72,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "replica_timeout = \"{}\"", format_duration(self.replica_timeout))?;
         self.write_detect(f)?;
         writeln!(f, "unknown = \"{unknown}\"")?;
+        writeln!(f, "direct = \"{direct}\"")?;
         for machine in &self.machines {
             writeln!(f, "[[service.machine]]")?;
             writeln!(f, "name = {}", quoted(&machine.name))?;

@@ -220,6 +220,14 @@ fn values_of_a_service() {
             "expected at most replica_timeout, which is 10ms",
         ),
         ("unknown = true", "unknown: found true, expected \"reset\" or \"drop\""),
+        (
+            "direct = \"maybe\"",
+            "direct: found \"maybe\", expected \"stop\" or \"allow\"",
+        ),
+        (
+            "source = \"client\"\ndirect = \"allow\"",
+            "direct: found \"allow\", expected \"stop\": with source = \"client\"",
+        ),
         ("detect = 5", "detect: found 5, expected a table detect"),
         ("detect = { floor = \"0ms\" }", "floor: found \"0ms\""),
         (

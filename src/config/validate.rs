@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::file::{RawEngine, RawMachine, RawService};
 use super::problems::{At, Collector};
 use super::values::{format_duration, format_size};
-use super::{MAX_MACHINES, MAX_WORKERS};
+use super::{DirectPolicy, MAX_MACHINES, MAX_WORKERS};
+use crate::engine::SourceMode;
 
 /// A window smaller than this serves no connection well, and a GSO packet of 64 KiB has to fit.
 const LEAST_FLOW_BUFFER: usize = 64 << 10;
@@ -99,6 +100,10 @@ pub(super) fn services(p: &mut Collector<'_>, services: &[RawService]) {
         }
         usable(p, "psc", &service.psc);
         times(p, service);
+        if service.source == SourceMode::Client && service.direct.value == DirectPolicy::Allow {
+            let text = "direct: found \"allow\", expected \"stop\": with source = \"client\" all that comes from the machines' port is the engine's";
+            p.add(&service.direct.span, text.to_owned());
+        }
         machines(p, service);
     }
     addresses(p, services);

@@ -128,12 +128,13 @@ impl Flow {
     /// Where the engine speaks to the original, it challenges in its stead.
     pub fn challenge_syn(
         &mut self,
-        cx: &Context,
+        cx: &mut Context,
         now: Micros,
         checksum: Checksum,
         p: &Parsed,
         bytes: &mut [u8],
     ) -> Verdict {
+        cx.stats.count(Counter::SynsChallenged);
         if self.original().mode == Mode::Relayed || !self.original().is_open() {
             self.challenge(now);
             return Verdict::Drop(DropReason::Relayed);

@@ -365,7 +365,7 @@ impl Engine {
             if before {
                 flow.forward_syn(&mut self.cx, now, meta.checksum, p, packet)
             } else {
-                flow.challenge_syn(&self.cx, now, meta.checksum, p, packet)
+                flow.challenge_syn(&mut self.cx, now, meta.checksum, p, packet)
             }
         } else if flow.state == FlowState::SynSent {
             flow.client_before_answer(&mut self.cx, now, meta.checksum, p, packet)

@@ -97,6 +97,8 @@ counted_enum! {
         ResetsSent => "resets_sent",
         /// Resets of the original or the client passed on.
         ResetsPassed => "resets_passed",
+        /// SYNs on live connections: passed to the original, or challenged in its stead (R21, RFC 5961 section 4).
+        SynsChallenged => "syns_challenged",
         /// Probes answered.
         ProbeReplies => "probe_replies",
         /// Replica output that was not cached because a limit was reached (R9, R18).

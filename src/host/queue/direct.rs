@@ -42,15 +42,19 @@ impl DirectQueue {
         // socket would refuse everything until it had been read empty.
         socket.mute_overrun()?;
         socket.send(&message::configure(number, QUEUE_LENGTH, COPY_RANGE))?;
-        let mut queue = Self {
+        let mut queue = Self::on(number, socket.into_fd()?);
+        queue.await_owner().map_err(|e| explain_bind(number, e))?;
+        Ok(queue)
+    }
+
+    fn on(number: u16, socket: OwnedFd) -> Self {
+        Self {
             number,
-            socket: socket.into_fd()?,
+            socket,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             drops: Vec::with_capacity((DROPS + 1) * VERDICT_LEN),
             counters: QueueCounters::default(),
-        };
-        queue.await_owner().map_err(|e| explain_bind(number, e))?;
-        Ok(queue)
+        }
     }
 
     /// The kernel's answer to the configuration. Where the rules of an earlier run are still loaded, packets may come before it: they are
@@ -162,5 +166,103 @@ impl PacketQueue for DirectQueue {
 
     fn counters(&self) -> QueueCounters {
         self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::netlink::{attributes, request};
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+    /// `NLMSG_ERROR`: 0 is an acknowledgement.
+    const ERROR: u16 = 2;
+    const QUEUE: u16 = 7;
+
+    /// A queue, and the end that plays the kernel: datagrams, as by netlink.
+    fn queue() -> (DirectQueue, OwnedFd) {
+        let (ours, kernel) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None)
+            .expect("a pair of sockets");
+        (DirectQueue::on(QUEUE, ours), kernel)
+    }
+
+    fn says(kernel: &OwnedFd, message: &[u8]) {
+        assert_eq!(send(kernel, message, SendFlags::empty()), Ok(message.len()));
+    }
+    fn packet(id: u32) -> Vec<u8> {
+        let [a, b, c, d] = id.to_be_bytes();
+        request(
+            message::PACKET,
+            0,
+            &[2, 0, 0, 7],
+            &[(1, &[a, b, c, d, 8, 0, 0]), (10, b"early")],
+        )
+    }
+    fn answer(code: i32) -> Vec<u8> {
+        // The code, then the header of what was asked.
+        let mut payload = code.to_ne_bytes().to_vec();
+        payload.resize(20, 0);
+        request(ERROR, 0, &payload, &[])
+    }
+
+    /// What the kernel was told: verdict and packet of each message of each datagram.
+    fn heard(kernel: &OwnedFd) -> Vec<Vec<(u32, u32)>> {
+        let mut datagrams = vec![];
+        let mut buffer = [0; 64 << 10];
+        while let Ok((len, _)) = recv(kernel, &mut buffer[..], RecvFlags::DONTWAIT) {
+            let verdicts = messages(&buffer[..len]).map(|message| {
+                assert_eq!(message.payload[..4], [0, 0, 0, 7], "for this queue");
+                let (_, value) = attributes(&message.payload[4..]).next().expect("a verdict");
+                let number = |at: usize| u32::from_be_bytes(value[at..at + 4].try_into().expect("4 bytes"));
+                (number(0), number(4))
+            });
+            datagrams.push(verdicts.collect());
+        }
+        datagrams
+    }
+
+    #[test]
+    fn packets_that_come_before_the_kernels_answer_are_dropped() {
+        let (mut queue, kernel) = queue();
+        for id in [5, 6, 9] {
+            says(&kernel, &packet(id));
+        }
+        says(&kernel, &answer(0));
+        says(&kernel, &packet(10));
+        queue.await_owner().expect("the queue is ours");
+        assert_eq!(heard(&kernel), [[(0, 5), (0, 6), (0, 9)]], "dropped, in one datagram");
+        // What comes after the answer is the worker's.
+        let mut seen = vec![];
+        let more = queue.receive(&mut |_, bytes| {
+            seen.extend_from_slice(bytes);
+            Verdict::Accept { len: bytes.len() }
+        });
+        assert!(more.expect("a packet"));
+        assert_eq!(seen, b"early");
+        assert_eq!(heard(&kernel), [[(1, 10)]]);
+    }
+
+    #[test]
+    fn more_early_packets_than_may_wait_are_dropped_on_the_way() {
+        let (mut queue, kernel) = queue();
+        let count = 2 * u32::try_from(DROPS).expect("few") + 1;
+        (0..count).for_each(|id| says(&kernel, &packet(id)));
+        says(&kernel, &answer(0));
+        queue.await_owner().expect("the queue is ours");
+        let datagrams = heard(&kernel);
+        assert_eq!(datagrams.iter().map(Vec::len).collect::<Vec<_>>(), [DROPS, DROPS, 1]);
+        assert!(
+            datagrams.concat().into_iter().eq((0..count).map(|id| (0, id))),
+            "each once"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_passed_on_after_early_packets_too() {
+        let (mut queue, kernel) = queue();
+        says(&kernel, &packet(1));
+        says(&kernel, &answer(-libc::EBUSY));
+        let error = queue.await_owner().expect_err("another program's queue");
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::Config;
+use crate::config::{Config, DirectPolicy};
 use crate::engine::SourceMode;
 
 /// The ruleset as it stands in the repository.
@@ -18,6 +18,7 @@ struct Elements {
     machine_psc: [BTreeSet<String>; 2],
     machine_client: [BTreeSet<String>; 2],
     machine_client_addr: [BTreeSet<String>; 2],
+    machine_only: [BTreeSet<String>; 2],
 }
 
 /// A concatenation as nft writes it.
@@ -38,6 +39,9 @@ impl Elements {
                 match service_config.source {
                     SourceMode::Psc => {
                         all.machine_psc[family].insert(format!("{} . {}", service(addr), psc.ip()));
+                        if service_config.direct == DirectPolicy::Stop {
+                            all.machine_only[family].insert(service(addr));
+                        }
                     }
                     SourceMode::Client => {
                         all.machine_client[family].insert(service(addr));
@@ -64,6 +68,7 @@ impl Elements {
             "machine_psc" => &self.machine_psc,
             "machine_client" => &self.machine_client,
             "machine_client_addr" => &self.machine_client_addr,
+            "machine_only" => &self.machine_only,
             _ => return None,
         };
         Some(sets[family].iter().cloned().collect::<Vec<_>>().join(", "))
@@ -142,6 +147,7 @@ machine = [{{ name = "a", address = "10.0.2.2" }}, {{ name = "b", address = "10.
 [[service]]
 name = "c"
 psc = "[fd00::1]:80"
+direct = "allow"
 machine = [{{ name = "a", address = "fd00::2" }}]
 "#
         );
@@ -173,6 +179,7 @@ machine = [{{ name = "a", address = "fd00::2" }}]
             "machine_psc6 { fd00::2 . 80 . fd00::1 }",
             "machine_client4 { 10.0.2.2 . 81, 10.0.2.3 . 82 }",
             "machine_client_addr4 { 10.0.2.2, 10.0.2.3 }",
+            "machine_only4 { 10.0.2.2 . 80, 10.0.2.3 . 81 }",
         ];
         assert_eq!(elements, expected);
     }

@@ -32,6 +32,11 @@ const HALF_OPEN: u64 = 8_192;
 /// Memory that the daemon may take on between two floods, in KiB: allocators are not exact.
 const SLACK_KIB: u64 = 2_048;
 
+/// New clients that come during the flood.
+const NEWCOMERS: u32 = 3;
+/// How long each may take to get in: Linux repeats a SYN after 1, 3, 7, 15 s and so on.
+const NEWCOMER_PATIENCE: Duration = Duration::from_secs(60);
+
 /// A flood that goes on until it is dropped.
 struct Flood {
     stop: Arc<AtomicBool>,
@@ -219,6 +224,7 @@ fn storm(cluster: &Cluster, engine: &Engine, (psc, closed): (SocketAddr, SocketA
         memory.push(resident(engine));
     }
     let kept = stormy / calm;
+    newcomers(cluster, psc);
     report(&format!(
         "flood: {:.0} thousand SYNs a second; an upload of {:.1} MB/s keeps {:.1} %; half-open {HALF_OPEN}; memory after each flood {memory:?} KiB; dropped by the rules {}",
         rate / 1e3,
@@ -251,4 +257,29 @@ fn storm(cluster: &Cluster, engine: &Engine, (psc, closed): (SocketAddr, SocketA
         "memory grows from flood to flood: {memory:?} KiB"
     );
     assert_eq!(Gauge::of(cluster.lab.engine()).lost(), 0, "packets lost in the queues");
+}
+
+/// A real client still gets in during the flood: its kernel repeats the SYN, and one of them finds room under the limit of the rate.
+fn newcomers(cluster: &Cluster, psc: SocketAddr) {
+    let _flood = Flood::start(&cluster.lab.clients()[1], psc);
+    let waits: Vec<f64> = (0..NEWCOMERS)
+        .map(|_| {
+            let start = Instant::now();
+            std::thread::scope(|scope| {
+                let host = cluster.lab.client();
+                let comer = scope.spawn(move || host.enter(|| Client::connect(psc, NEWCOMER_PATIENCE)));
+                let connected = comer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                drop(connected.expect("a new client gets in during the flood"));
+            });
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    report(&format!(
+        "flood, {NEWCOMERS} new clients one after the other: connected after {} s",
+        waits
+            .iter()
+            .map(|wait| format!("{wait:.1}"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    ));
 }

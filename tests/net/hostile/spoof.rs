@@ -12,7 +12,7 @@ use crate::lab::cluster::{Cluster, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::peers::Client;
 use crate::lab::raw::{Ear, Forger, Gauge, segment};
-use crate::lab::{Family, Host, counters};
+use crate::lab::{Family, Host, counters, wait_for};
 use crate::turn;
 
 /// Rounds of the dialogue that is to be disturbed, each with a volley of forgeries.
@@ -212,22 +212,64 @@ fn nobody_but_the_engine_speaks_in_the_pscs_name() {
     }
 }
 
+/// What the rules of the client's host see of a machine's own TCP.
+fn watch_replica(cluster: &Cluster, family: Family) {
+    let lab = &cluster.lab;
+    let own = match family {
+        Family::V4 => format!("ip saddr {}", lab.machine(1).ip(family)),
+        Family::V6 => format!("ip6 saddr {} meta l4proto tcp", lab.machine(1).ip(family)),
+    };
+    counters::watch(lab.client(), "from_replica", &own);
+}
+
 #[test]
-fn a_replica_that_answers_the_client_in_its_own_name_means_no_connection_of_the_clients() {
-    // With `source = "psc"` machines may be used directly through the host, past the engine, so these packets are let through. They
-    // are none of the client's connection with the service, and the client's stack refuses them.
+fn a_replica_that_answers_the_client_directly_is_stopped() {
+    for family in [Family::V4, Family::V6] {
+        let _turn = turn();
+        let cluster = cluster();
+        let engine = cluster.engine(family, &[]);
+        let lab = &cluster.lab;
+        let replica = Forger::on(lab.machine(1));
+        watch_replica(&cluster, family);
+        let mut forged = 0;
+        disturbed(&cluster, family, false, |ends, _, to_client| {
+            let words = volley(lab.machine(1).addr(family, PORT), ends.client, to_client);
+            replica.send(&words);
+            forged += words.len() as u64;
+        });
+        wait_for("the rules to have seen them all", PATIENCE, || {
+            (counters::of_rules(lab.engine(), "direct") >= forged).then_some(())
+        });
+        settle(&cluster, &engine);
+        assert_eq!(counters::of_rules(lab.engine(), "direct"), forged);
+        assert_eq!(
+            counters::seen(lab.client(), "from_replica"),
+            0,
+            "a replica's own packets at the client"
+        );
+    }
+}
+
+#[test]
+fn where_machines_may_be_used_directly_a_replicas_own_answer_means_no_connection_of_the_clients() {
+    // `direct = "allow"`: these packets are let through. They are none of the client's connection with the service, and the client's
+    // stack refuses them.
     let _turn = turn();
     let (cluster, family) = (cluster(), Family::V4);
-    let engine = cluster.engine(family, &[]);
+    let engine = cluster.engine(family, &["direct = \"allow\""]);
     let lab = &cluster.lab;
     let replica = Forger::on(lab.machine(1));
     disturbed(&cluster, family, false, |ends, _, to_client| {
         replica.send(&volley(lab.machine(1).addr(family, PORT), ends.client, to_client)[..2]);
     });
     assert_unmoved(&engine, 3);
+    let refused = 2 * (ROUNDS - 1);
+    wait_for("the client's own resets", PATIENCE, || {
+        (counters::seen(lab.machine(1), "leg_resets") >= refused).then_some(())
+    });
     assert_eq!(
         counters::seen(lab.machine(1), "leg_resets"),
-        2 * (ROUNDS - 1),
+        refused,
         "the client's own, for no leg"
     );
 }
@@ -240,11 +282,7 @@ fn a_replica_that_answers_the_client_itself_is_stopped_at_the_engine() {
         let engine = cluster.engine(family, &["source = \"client\""]);
         let lab = &cluster.lab;
         let (stranger, replica) = (Forger::on(&lab.clients()[1]), Forger::on(lab.machine(1)));
-        let own = match family {
-            Family::V4 => format!("ip saddr {}", lab.machine(1).ip(family)),
-            Family::V6 => format!("ip6 saddr {} meta l4proto tcp", lab.machine(1).ip(family)),
-        };
-        counters::watch(lab.client(), "from_replica", &own);
+        watch_replica(&cluster, family);
         disturbed(&cluster, family, true, |ends, to_original, to_client| {
             // In its own name, where it has a leg and the client a port; and in the service's.
             let own = volley(lab.machine(1).addr(family, PORT), ends.client, to_client);
