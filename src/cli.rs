@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use crate::config::parse_duration;
+use crate::daemon::status::MOST_WITHIN;
+use crate::engine::Micros;
+
 /// Keep a TCP service alive when the machine that runs it dies, in the middle of a connection.
 ///
 /// Traffic of a service address goes through this host to an original machine, and to live replicas of it; any replica can take
@@ -184,12 +188,27 @@ pub struct Failover {
     /// the machine to take over
     #[argh(option, arg_name = "machine")]
     pub to: Option<String>,
+    /// how long to wait for it to be level, connection by connection, such as 500ms (default 1s, at most 1m); connections in which it is not
+    /// by then stay. 0s moves all at once, level or not
+    #[argh(option, arg_name = "time", from_str_fn(parse_within))]
+    pub within: Option<Within>,
     /// the configuration file, to find the engine's socket by
     #[argh(option, arg_name = "file")]
     pub config: Option<PathBuf>,
     /// the engine's socket (default /run/relevo/admin.sock)
     #[argh(option, arg_name = "path")]
     pub socket: Option<PathBuf>,
+}
+
+/// A wait in microseconds, at most a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Within(pub Micros);
+
+fn parse_within(text: &str) -> Result<Within, String> {
+    parse_duration(text)
+        .filter(|micros| *micros <= MOST_WITHIN)
+        .map(Within)
+        .ok_or_else(|| format!("{text} is no duration up to 1m, such as 500ms or 2s"))
 }
 
 /// Take a machine out of a service, or back in.

@@ -77,10 +77,11 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Doctor(arguments) => return examine(arguments.config.as_deref()),
         Command::Rules(arguments) => return handle_rules(arguments.action),
-        Command::Status(status) => daemon::client::status(&socket(status.socket, status.config)?, status.json)?,
+        Command::Status(status) => daemon::client::show_status(&socket(status.socket, status.config)?, status.json)?,
         Command::Failover(failover) => {
             let socket = socket(failover.socket, failover.config)?;
-            daemon::client::failover(&socket, &failover.service, failover.to.as_deref())?;
+            let within = failover.within.map(|within| within.0);
+            daemon::client::failover(&socket, &failover.service, failover.to.as_deref(), within)?;
         }
         Command::Machine(arguments) => match arguments.action {
             MachineAction::Enable(one) => {

@@ -47,6 +47,8 @@ pub enum Mutation {
     NeverDeclaredDead,
     /// R23: bytes are released before their machine has answered.
     CausalityIgnored,
+    /// R12: a planned handover does not wait until the new original is level.
+    LevelUnchecked,
     /// RFC 1624: the TCP checksum is left as it was.
     ChecksumStale,
     /// I8: memory that is given back still counts as used.
@@ -56,7 +58,7 @@ pub enum Mutation {
 #[cfg(feature = "mutants")]
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::CommitOffByOne,
         Self::CommitIgnoresReplicas,
         Self::AckBackwards,
@@ -78,6 +80,7 @@ impl Mutation {
         Self::FenceOpen,
         Self::NeverDeclaredDead,
         Self::CausalityIgnored,
+        Self::LevelUnchecked,
         Self::ChecksumStale,
         Self::MemoryLeaks,
     ];

@@ -144,10 +144,10 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         _ => Err("\"psc\" or \"client\"".to_owned()),
     });
     let max_lag = table.or(p, "max_lag", defaults::MAX_LAG, max_lag);
-    let successor = table.or(p, "successor", defaults::SUCCESSOR, |value| match value.as_str() {
-        Some("first") => Ok(Successor::First),
-        Some("lowest-rtt" | "least-lag") => Err("\"first\": this choice is not available in this version".to_owned()),
-        _ => Err("\"first\"".to_owned()),
+    let successor = table.or(p, "successor", defaults::SUCCESSOR, |value| {
+        let named = |choice: &Successor| value.as_str() == Some(choice.name());
+        let expected = || "\"first\", \"lowest-rtt\" or \"least-lag\"".to_owned();
+        Successor::ALL.into_iter().find(named).ok_or_else(expected)
     });
     let replica_timeout = table.or(p, "replica_timeout", defaults::REPLICA_TIMEOUT, duration);
     let detect = read_detect(p, &mut table);

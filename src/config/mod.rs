@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 pub use problems::{Problem, Problems};
+pub use values::parse_duration;
 
 use crate::engine::{
     DetectSpec, EngineSpec, Limits, MachineSpec, MaxLag, Micros, ServiceSpec, SourceMode, Successor, UnknownPolicy,

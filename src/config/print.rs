@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::values::{format_duration, format_size};
 use super::{Config, DirectPolicy, EngineConfig, ServiceConfig};
-use crate::engine::{MaxLag, SourceMode, Successor, UnknownPolicy};
+use crate::engine::{MaxLag, SourceMode, UnknownPolicy};
 
 /// A string as TOML writes it.
 fn quoted(text: &str) -> String {
@@ -52,9 +52,7 @@ impl fmt::Display for ServiceConfig {
             MaxLag::Bytes(bytes) => bytes.to_string(),
             MaxLag::Unlimited => quoted("unlimited"),
         };
-        let successor = match self.successor {
-            Successor::First => "first",
-        };
+        let successor = self.successor.name();
         let unknown = match self.unknown {
             UnknownPolicy::Reset => "reset",
             UnknownPolicy::Drop => "drop",

@@ -208,9 +208,10 @@ fn values_of_a_service() {
             "source: found \"vm\", expected \"psc\" or \"client\"",
         ),
         ("max_lag = -1", "max_lag: found -1, expected a number of bytes"),
-        ("successor = \"lowest-rtt\"", "not available in this version"),
-        ("successor = \"least-lag\"", "not available in this version"),
-        ("successor = \"last\"", "successor: found \"last\", expected \"first\""),
+        (
+            "successor = \"last\"",
+            "successor: found \"last\", expected \"first\", \"lowest-rtt\" or \"least-lag\"",
+        ),
         (
             "replica_timeout = \"1 s\"",
             "replica_timeout: found \"1 s\", expected a duration such as",

@@ -40,7 +40,7 @@ fn format_with_unit(value: u64, units: &[(&str, u64)]) -> String {
 }
 
 /// A duration in microseconds.
-pub(super) fn parse_duration(text: &str) -> Option<Micros> {
+pub fn parse_duration(text: &str) -> Option<Micros> {
     parse_with_unit(text, &DURATION_UNITS)
 }
 

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::status::{Answer, Request, Status};
+use super::status::{self, Answer, Request, Status};
 use super::table;
+use crate::engine::Micros;
 use crate::host::admin::read_line;
 
 /// How long the daemon may take to answer.
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Prints the daemon's status, as a table or as JSON (docs/admin.md).
-pub fn status(socket: &Path, json: bool) -> anyhow::Result<()> {
+pub fn show_status(socket: &Path, json: bool) -> anyhow::Result<()> {
     let status = fetch_status(socket)?;
     let text = if json {
         serde_json::to_string_pretty(&status)? + "\n"
@@ -39,13 +40,15 @@ pub fn fetch_status(socket: &Path) -> anyhow::Result<Status> {
         .context("the daemon's answer holds no status")
 }
 
-/// Moves a service's flows to the machine `to`, or to the next in the list.
-pub fn failover(socket: &Path, service: &str, to: Option<&str>) -> anyhow::Result<()> {
+/// Moves a service's flows to the machine `to`, or to the next by the service's choice, each when that machine is level; those in which it is
+/// not within `within_us` stay.
+pub fn failover(socket: &Path, service: &str, to: Option<&str>, within_us: Option<Micros>) -> anyhow::Result<()> {
     let answer = ask(
         socket,
         &Request::Failover {
             service: service.to_owned(),
             to: to.map(str::to_owned),
+            within_us: within_us.unwrap_or(status::WITHIN),
         },
     )?;
     match answer.takeover {
@@ -92,7 +95,8 @@ fn ask(socket: &Path, request: &Request) -> anyhow::Result<Answer> {
     stream
         .write_all(line.as_bytes())
         .with_context(|| format!("can't write to {shown}"))?;
-    let answer = read_line(&mut stream, &mut Vec::new(), MAX_ANSWER, Instant::now() + PATIENCE)
+    let patience = PATIENCE + request.takes();
+    let answer = read_line(&mut stream, &mut Vec::new(), MAX_ANSWER, Instant::now() + patience)
         .with_context(|| format!("no answer from {shown}"))?
         .with_context(|| format!("the daemon at {shown} closed the connection"))?;
     let answer: Answer = serde_json::from_str(&answer).context("can't read the daemon's answer")?;

@@ -3,24 +3,30 @@
 //! It never works on a flow and never waits for a worker: orders go out, and each operation is finished when the last
 //! worker's reply has come in.
 
+mod operator;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
 use anyhow::Context;
-use tracing::{debug, info, trace, warn};
+use tracing::{debug, trace, warn};
 
 use super::heard::LastHeard;
 use super::limit::RateLimit;
 use super::roster::{Roster, State};
-use super::status::{Answer, Request, Sources, Status, Takeover};
+use super::status::{Answer, Request, Sources, Status, Takeover, shard_totals};
 use super::worker::{Notice, Order, Reply, WorkerStatus};
 use crate::engine::detect::{Action, Detector};
-use crate::engine::{Command, Event, MILLISECOND, MachineRef, Micros, Outcome, Reason, SECOND, ServiceSpec};
+use crate::engine::{
+    Command, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, SECOND, ServiceId, ServiceSpec,
+    Successor,
+};
 use crate::host::clock;
 use crate::host::probe::Pinger;
 use crate::host::queue::{Waker, kernel_queues};
+use operator::{Pause, Plan};
 
 /// Waking this much too late means that the whole host stood still, as a paused virtual machine does: packets that arrived
 /// meanwhile have not even been handed out. For anything less, see [`Then::Judge`].
@@ -73,6 +79,8 @@ pub struct Coordinator {
     /// What the detector was last told, in the order of [`LastHeard::iter`].
     told: Vec<Micros>,
     pauses: PauseBudget,
+    /// Handovers between two rounds.
+    pauses_of_plans: Vec<Pause>,
     started: Micros,
     lonely: RateLimit,
 }
@@ -107,14 +115,30 @@ enum Then {
         reason: Reason,
         suspected_at: Micros,
     },
-    /// With a plain yes: a machine was enabled.
+    /// With a plain yes: a machine was enabled, or another serves new flows.
     Confirm,
+    /// With the choice of a machine by what the workers know of all (R16).
+    Choose { service: ServiceId, purpose: Purpose },
+    /// With the next round of a planned handover, or its end.
+    HandOver(Plan),
     /// With a takeover to be recorded, or a replica's end.
     Takeover {
         machine: MachineRef,
         was_original: bool,
         record: Takeover,
         decided_at: Micros,
+    },
+}
+
+/// What a machine is chosen for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// Serving new flows, instead of this one, the first in the list.
+    Serve { instead_of: MachineId },
+    /// A planned handover, after which this machine may be taken out.
+    HandOn {
+        disable: Option<MachineRef>,
+        within: Micros,
     },
 }
 
@@ -134,6 +158,7 @@ impl Coordinator {
             next_number: 0,
             next_prober: 0,
             pauses: PauseBudget::default(),
+            pauses_of_plans: Vec::new(),
             started: now,
             lonely: RateLimit::new(),
         }
@@ -143,8 +168,10 @@ impl Coordinator {
     pub fn run(mut self) -> anyhow::Result<()> {
         loop {
             let deadline = self.detector.next_deadline();
+            let round = self.pauses_of_plans.iter().map(|pause| pause.until).min();
+            let wake_at = deadline.into_iter().chain(round).min();
             self.pinger
-                .wait(&self.ears.waker, clock::until(deadline, clock::now()))
+                .wait(&self.ears.waker, clock::until(wake_at, clock::now()))
                 .context("waiting for probes")?;
             let now = clock::now();
             while let Ok(reply) = self.ears.replies.try_recv() {
@@ -156,6 +183,7 @@ impl Coordinator {
                     Input::Stop => return Ok(()),
                 }
             }
+            self.resume_plans(now);
             self.handle_echoes(now);
             self.handle_notices();
             self.tell_heard();
@@ -312,118 +340,6 @@ impl Coordinator {
             .map_or_else(String::new, |s| s.machine_name(s.original).to_owned())
     }
 
-    fn handle_request(&mut self, request: Request, asker: Sender<Answer>) {
-        let refused = match request {
-            Request::Status => {
-                self.start(Then::Report, Some(asker.clone()), Task::Status);
-                Ok(())
-            }
-            Request::Failover { service, to } => self.failover(&service, to.as_deref(), &asker),
-            Request::Machine {
-                service,
-                machine,
-                enable: true,
-            } => self.enable(&service, &machine, &asker),
-            Request::Machine {
-                service,
-                machine,
-                enable: false,
-            } => self.disable(&service, &machine, &asker),
-        };
-        if let Err(why) = refused {
-            // An asker that has gone needs no answer.
-            let _ = asker.send(Answer::error(why));
-        }
-    }
-
-    fn failover(&mut self, service: &str, to: Option<&str>, asker: &Sender<Answer>) -> Result<(), String> {
-        let id = self.roster.find_service(service)?;
-        let named = to.map(|name| self.roster.find_machine(id, name)).transpose()?;
-        let Some(record) = self.roster.service_mut(id) else {
-            return Err("no such service".into());
-        };
-        let from = record.original;
-        let to = match named {
-            Some(machine) => machine.machine,
-            None => record.next_up(from).ok_or("no other machine of the service is up")?,
-        };
-        let target = MachineRef {
-            service: id,
-            machine: to,
-        };
-        let name = record.machine_name(to).to_owned();
-        let from_name = record.machine_name(from).to_owned();
-        let state = record.machines.get(usize::from(to.0)).map_or(State::Down, |m| m.state);
-        if state != State::Up {
-            let state = state.name();
-            return Err(format!(
-                "machine \"{name}\" is {state}; bring it back first: relevo machine enable {service} {name}"
-            ));
-        }
-        record.original = to;
-        let reason = Reason::Command.name().to_owned();
-        let record = Takeover {
-            from: from_name,
-            to: name,
-            reason,
-            ..Takeover::default()
-        };
-        let then = Then::Takeover {
-            machine: target,
-            was_original: from != to,
-            record,
-            decided_at: clock::now(),
-        };
-        self.start(
-            then,
-            Some(asker.clone()),
-            Task::Command(Command::Failover { to: target }),
-        );
-        Ok(())
-    }
-
-    fn disable(&mut self, service: &str, name: &str, asker: &Sender<Answer>) -> Result<(), String> {
-        let machine = self.roster.find_machine(self.roster.find_service(service)?, name)?;
-        if self.roster.is_up(machine) {
-            if self.roster.is_last(machine) {
-                return Err(format!(
-                    "machine \"{name}\" is the last live one of service \"{service}\""
-                ));
-            }
-            self.take_down(
-                machine,
-                State::Disabled,
-                Reason::Command,
-                clock::now(),
-                Some(asker.clone()),
-            );
-        } else {
-            // It is out already; from now on because the operator wants it so.
-            self.roster.take_out(machine, State::Disabled);
-            let _ = asker.send(Answer::done(None));
-        }
-        Ok(())
-    }
-
-    fn enable(&mut self, service: &str, name: &str, asker: &Sender<Answer>) -> Result<(), String> {
-        let machine = self.roster.find_machine(self.roster.find_service(service)?, name)?;
-        if self.roster.is_up(machine) {
-            let _ = asker.send(Answer::done(None));
-            return Ok(());
-        }
-        if let Some(record) = self.roster.machine_mut(machine) {
-            record.state = State::Up;
-        }
-        self.detector.handle_up(clock::now(), machine);
-        info!(service, machine = name, "machine enabled: it serves new flows");
-        self.start(
-            Then::Confirm,
-            Some(asker.clone()),
-            Task::Command(Command::Up { machine }),
-        );
-        Ok(())
-    }
-
     /// Gives all workers a task and opens the operation that their replies will close.
     fn start(&mut self, then: Then, asker: Option<Sender<Answer>>, task: Task) {
         self.next_number += 1;
@@ -460,6 +376,8 @@ impl Coordinator {
                 operation.outcome.switched += outcome.switched;
                 operation.outcome.lost += outcome.lost;
                 operation.outcome.legs_freed += outcome.legs_freed;
+                operation.outcome.pending += outcome.pending;
+                operation.outcome.stuck += outcome.stuck;
                 operation.done_at = operation.done_at.max(at);
             }
             Reply::Status(_, status) => operation.statuses.push(*status),
@@ -487,6 +405,11 @@ impl Coordinator {
                 suspected_at,
             } => return self.judge(machine, reason, suspected_at),
             Then::Confirm => Answer::done(None),
+            Then::HandOver(plan) => return self.next_round(plan, outcome, done_at, asker),
+            Then::Choose { service, purpose } => {
+                let next = self.choose(service, purpose, &statuses);
+                return self.chosen(service, next, purpose, asker);
+            }
             Then::Report => {
                 statuses.sort_by_key(|status| status.queue);
                 Answer {
@@ -509,12 +432,36 @@ impl Coordinator {
                 if let Some(service) = self.roster.service_mut(machine.service).filter(|_| moved) {
                     service.last_takeover = Some(record.clone());
                 }
+                if was_original && record.reason != Reason::Command.name() {
+                    self.choose_server(machine.service);
+                }
                 Answer::done(moved.then_some(record))
             }
         };
         if let Some(asker) = asker {
             let _ = asker.send(answer);
         }
+    }
+
+    /// After a takeover the first machine in the list serves new flows; where the service's choice is another (R16), the workers
+    /// are asked for what it depends on, and all shards hear of the one machine that it comes to.
+    fn choose_server(&mut self, service: ServiceId) {
+        let Some(record) = self.roster.service(service) else {
+            return;
+        };
+        if record.successor != Successor::First {
+            let purpose = Purpose::Serve {
+                instead_of: record.original,
+            };
+            self.start(Then::Choose { service, purpose }, None, Task::Status);
+        }
+    }
+
+    /// R16 for a whole service: who is best among the machines that are up. A handover goes to another than serves now.
+    fn choose(&self, service: ServiceId, purpose: Purpose, statuses: &[WorkerStatus]) -> Option<MachineId> {
+        let record = self.roster.service(service)?;
+        let but = matches!(purpose, Purpose::HandOn { .. }).then_some(record.original);
+        record.best_up(but, &shard_totals(statuses, service, record.machines.len()))
     }
 
     fn log_takeover(&self, machine: MachineRef, was_original: bool, record: &Takeover, legs_freed: usize) {
@@ -527,9 +474,13 @@ impl Coordinator {
             switch_us,
             flows,
             lost,
+            stayed,
         } = record;
         if was_original || *flows > 0 {
-            warn!(service, from, to, reason, detect_us, switch_us, flows, lost, "takeover");
+            warn!(
+                service,
+                from, to, reason, detect_us, switch_us, flows, lost, stayed, "takeover"
+            );
         } else {
             warn!(
                 service,

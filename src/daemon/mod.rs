@@ -276,12 +276,13 @@ impl Daemon {
 
 fn ask(inputs: &Sender<Input>, coordinator: &Waker, request: Request) -> Answer {
     let (asker, answer) = mpsc::channel();
+    let patience = ANSWER_PATIENCE + request.takes();
     if inputs.send(Input::Ask(request, asker)).is_err() {
         return Answer::error("the daemon is stopping");
     }
     coordinator.wake();
     answer
-        .recv_timeout(ANSWER_PATIENCE)
+        .recv_timeout(patience)
         .unwrap_or_else(|_| Answer::error("the daemon is too busy to answer"))
 }
 

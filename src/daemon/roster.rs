@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::status::Takeover;
-use crate::engine::{MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
+use crate::engine::{MachineId, MachineRef, MachineStatus, Micros, ServiceId, ServiceSpec, Successor};
 
 /// A machine's state as far as the coordinator decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Service {
     pub name: String,
     /// The address that clients use.
     pub psc: SocketAddr,
+    /// Who follows (R16).
+    pub successor: Successor,
     /// Who serves new flows.
     pub original: MachineId,
     /// By [`MachineId`].
@@ -73,6 +75,7 @@ impl Roster {
         let service = |spec: &ServiceSpec| Service {
             name: spec.name.clone(),
             psc: spec.psc,
+            successor: spec.successor,
             original: MachineId(0),
             machines: spec.machines.iter().map(|m| Machine::new(&m.name, m.addr)).collect(),
             last_takeover: None,
@@ -191,6 +194,30 @@ impl Service {
         (0..).map(MachineId).zip(&self.machines).find(up).map(|(id, _)| id)
     }
 
+    /// R16 for new flows: the best machine that is up by what the shards have measured (`totals`, by [`MachineId`]); of equals the first
+    /// in the list. A machine without connections is judged by its last echo; one that was never measured comes last.
+    #[must_use]
+    pub fn best_up(&self, but: Option<MachineId>, totals: &[MachineStatus]) -> Option<MachineId> {
+        let demerit = |id: MachineId, machine: &Machine| {
+            let total = totals.get(usize::from(id.0));
+            match self.successor {
+                Successor::First => 0,
+                Successor::LowestRtt => total
+                    .map(|t| t.srtt_us)
+                    .filter(|srtt| *srtt > 0)
+                    .or(machine.echo_rtt)
+                    .unwrap_or(u64::MAX),
+                Successor::LeastLag => total.map_or(0, |t| t.lag_bytes),
+            }
+        };
+        (0..)
+            .map(MachineId)
+            .zip(&self.machines)
+            .filter(|(id, m)| Some(*id) != but && m.state == State::Up)
+            .min_by_key(|(id, m)| demerit(*id, m))
+            .map(|(id, _)| id)
+    }
+
     /// The machine's name.
     #[must_use]
     pub fn machine_name(&self, machine: MachineId) -> &str {
@@ -209,6 +236,7 @@ mod tests {
         let service = Service {
             name: "web".into(),
             psc: SocketAddr::from(([10, 0, 1, 100], 80)),
+            successor: Successor::First,
             original: MachineId(0),
             machines: ["a", "b", "c"].map(machine).into(),
             last_takeover: None,

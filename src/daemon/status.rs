@@ -1,13 +1,14 @@
 //! What the admin socket says, as JSON (docs/admin.md): requests, answers, and the status report with its assembly.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::heard::LastHeard;
 use super::roster::{Roster, Service, State};
 use super::worker::WorkerStatus;
-use crate::engine::{Counter, DropReason, MachineId, MachineRef, MachineStatus, Micros, ServiceId, Stats};
+use crate::engine::{Counter, DropReason, MachineId, MachineRef, MachineStatus, Micros, SECOND, ServiceId, Stats};
 use crate::host::inject::{InjectCounters, InjectError};
 use crate::host::queue::KernelQueue;
 
@@ -21,9 +22,12 @@ pub enum Request {
     Failover {
         /// Its name.
         service: String,
-        /// The new original's name; `None` is the next in the list.
+        /// The new original's name; `None` is the next by the service's choice.
         #[serde(default)]
         to: Option<String>,
+        /// How long to wait for it to be level, in microseconds; 0 moves all flows at once, level or not.
+        #[serde(default = "within_default")]
+        within_us: Micros,
     },
     /// Take a machine in or out.
     Machine {
@@ -34,6 +38,28 @@ pub enum Request {
         /// In or out.
         enable: bool,
     },
+}
+
+impl Request {
+    /// How long it may take to do, besides the time to answer.
+    #[must_use]
+    pub fn takes(&self) -> Duration {
+        match self {
+            Self::Status => Duration::ZERO,
+            Self::Failover { within_us, .. } => Duration::from_micros((*within_us).min(MOST_WITHIN)),
+            Self::Machine { .. } => Duration::from_micros(WITHIN),
+        }
+    }
+}
+
+/// The longest that a handover may wait, in microseconds.
+pub const MOST_WITHIN: Micros = 60 * SECOND;
+
+/// How long a handover may wait unless the operator says otherwise, in microseconds.
+pub const WITHIN: Micros = SECOND;
+
+fn within_default() -> Micros {
+    WITHIN
 }
 
 /// One line to a client.
@@ -89,6 +115,9 @@ pub struct Takeover {
     pub flows: usize,
     /// Flows that could not.
     pub lost: usize,
+    /// Flows that stay where they are, since the new original was not level in time, or is not eligible; a handover by command only.
+    #[serde(default)]
+    pub stayed: usize,
 }
 
 /// The answer to `status`.
@@ -158,6 +187,10 @@ pub struct MachineReport {
     pub flows_as_replica: usize,
     /// Flows that it is taking over at this moment.
     pub flows_recovering: usize,
+    /// Client bytes that it lacks in those.
+    pub missing_input_bytes: u64,
+    /// Bytes that the clients were sent and that it has not said yet in those.
+    pub missing_output_bytes: u64,
 }
 
 /// One worker's queue.
@@ -256,26 +289,31 @@ fn queue_report(kernel: &[KernelQueue], worker: &WorkerStatus) -> QueueReport {
 
 fn service_report(s: &Sources<'_>, workers: &[WorkerStatus], id: ServiceId, service: &Service) -> ServiceReport {
     let shards = || workers.iter().filter_map(|w| w.shard.services.get(usize::from(id.0)));
-    let machines = (0..).map(MachineId).zip(&service.machines).map(|(machine, record)| {
-        let total = add_up(shards().filter_map(|shard| shard.machines.get(usize::from(machine.0))));
-        let heard = s.heard.get(MachineRef { service: id, machine });
-        MachineReport {
-            name: record.name.clone(),
-            address: record.addr.to_string(),
-            role: role(record.state, machine == service.original, total.recovering > 0).to_owned(),
-            state: record.state.name().to_owned(),
-            srtt_us: if total.srtt_us > 0 {
-                total.srtt_us
-            } else {
-                record.echo_rtt.unwrap_or(0)
-            },
-            lag_bytes: total.lag_bytes,
-            last_heard_ms: s.now.saturating_sub(heard) / crate::engine::MILLISECOND,
-            flows_as_original: total.original_of,
-            flows_as_replica: total.replica_of,
-            flows_recovering: total.recovering,
-        }
-    });
+    let totals = shard_totals(workers, id, service.machines.len());
+    let machines = (0..)
+        .map(MachineId)
+        .zip(service.machines.iter().zip(totals))
+        .map(|(machine, (record, total))| {
+            let heard = s.heard.get(MachineRef { service: id, machine });
+            MachineReport {
+                name: record.name.clone(),
+                address: record.addr.to_string(),
+                role: role(record.state, machine == service.original, total.recovering > 0).to_owned(),
+                state: record.state.name().to_owned(),
+                srtt_us: if total.srtt_us > 0 {
+                    total.srtt_us
+                } else {
+                    record.echo_rtt.unwrap_or(0)
+                },
+                lag_bytes: total.lag_bytes,
+                last_heard_ms: s.now.saturating_sub(heard) / crate::engine::MILLISECOND,
+                flows_as_original: total.original_of,
+                flows_as_replica: total.replica_of,
+                flows_recovering: total.recovering,
+                missing_input_bytes: total.missing_input,
+                missing_output_bytes: total.missing_output,
+            }
+        });
     ServiceReport {
         name: service.name.clone(),
         psc: service.psc.to_string(),
@@ -287,6 +325,15 @@ fn service_report(s: &Sources<'_>, workers: &[WorkerStatus], id: ServiceId, serv
     }
 }
 
+/// What all shards together say of a service's machines, by [`MachineId`].
+#[must_use]
+pub fn shard_totals(workers: &[WorkerStatus], id: ServiceId, machines: usize) -> Vec<MachineStatus> {
+    let shards = || workers.iter().filter_map(|w| w.shard.services.get(usize::from(id.0)));
+    (0..machines)
+        .map(|machine| add_up(shards().filter_map(|shard| shard.machines.get(machine))))
+        .collect()
+}
+
 /// Sums of flows, the largest lag, and the mean of the round-trip times that were measured.
 fn add_up<'a>(shards: impl Iterator<Item = &'a MachineStatus>) -> MachineStatus {
     let mut total = MachineStatus::default();
@@ -295,6 +342,8 @@ fn add_up<'a>(shards: impl Iterator<Item = &'a MachineStatus>) -> MachineStatus 
         total.down |= shard.down;
         total.original_of += shard.original_of;
         total.recovering += shard.recovering;
+        total.missing_input += shard.missing_input;
+        total.missing_output += shard.missing_output;
         total.replica_of += shard.replica_of;
         total.lag_bytes = total.lag_bytes.max(shard.lag_bytes);
         total.srtt_us += shard.srtt_us;
@@ -325,12 +374,20 @@ mod tests {
         let failover = Request::Failover {
             service: "x".into(),
             to: None,
+            within_us: WITHIN,
         };
         assert_eq!(
             read(r#"{"cmd":"failover","service":"x","to":null}"#).expect("read"),
             failover
         );
         assert_eq!(read(r#"{"cmd":"failover","service":"x"}"#).expect("read"), failover);
+        let at_once = Request::Failover {
+            service: "x".into(),
+            to: Some("y".into()),
+            within_us: 0,
+        };
+        let text = r#"{"cmd":"failover","service":"x","to":"y","within_us":0}"#;
+        assert_eq!(read(text).expect("read"), at_once);
         let machine = Request::Machine {
             service: "x".into(),
             machine: "vm-b".into(),

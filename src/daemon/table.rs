@@ -37,8 +37,13 @@ pub fn takeover(t: &Takeover) -> String {
     } else {
         String::new()
     };
+    let stayed = if t.stayed > 0 {
+        format!(", {} stayed: {to} is not level or not eligible there", t.stayed)
+    } else {
+        String::new()
+    };
     let (switch, flows) = (duration(t.switch_us), count(t.flows, "flow"));
-    format!("{from} -> {to} ({reason}): {detected}switched in {switch}, {flows} moved{lost}")
+    format!("{from} -> {to} ({reason}): {detected}switched in {switch}, {flows} moved{lost}{stayed}")
 }
 
 fn render_service(text: &mut String, service: &ServiceReport) {
@@ -70,6 +75,15 @@ fn render_service(text: &mut String, service: &ServiceReport) {
             .map(|(cell, &width)| format!("{cell:width$}"))
             .collect();
         let _ = writeln!(text, "  {}", cells.join("  ").trim_end());
+    }
+    for m in service.machines.iter().filter(|m| m.flows_recovering > 0) {
+        let flows = count(m.flows_recovering, "flow");
+        let (input, output) = (bytes(m.missing_input_bytes), bytes(m.missing_output_bytes));
+        let _ = writeln!(
+            text,
+            "  {} is recovering in {flows}: has yet to take {input} and to say {output}",
+            m.name
+        );
     }
     if let Some(last) = &service.last_takeover {
         let _ = writeln!(text, "  last takeover: {}", takeover(last));
@@ -218,6 +232,7 @@ mod tests {
             switch_us: 400,
             flows: 1,
             lost: 0,
+            stayed: 0,
         };
         let service = ServiceReport {
             name: "cache".into(),

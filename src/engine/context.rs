@@ -38,6 +38,8 @@ pub struct Context {
     pub down: Vec<Vec<bool>>,
     /// By service: who serves new flows.
     pub current: Vec<MachineId>,
+    /// By service: flows that have moved by plan since the coordinator was last told.
+    pub moved: Vec<usize>,
 }
 
 impl Context {
@@ -49,6 +51,7 @@ impl Context {
             answers: Vec::new(),
             down: spec.services.iter().map(|s| vec![false; s.machines.len()]).collect(),
             current: spec.services.iter().map(|_| MachineId(0)).collect(),
+            moved: vec![0; spec.services.len()],
             spec,
         }
     }

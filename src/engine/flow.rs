@@ -152,6 +152,10 @@ pub struct Flow {
     pub dirty: bool,
     /// A switch is under way: cached output and an acknowledgement are owed to the client (R12).
     pub switched: bool,
+    /// The machine that is to become original as soon as it is level (planned handover).
+    pub heir: Option<MachineId>,
+    /// What the last original had acknowledged (u) when it lost the flow: so far the new one is recovering (R12).
+    pub recover_to: Pos,
     /// The client was last seen to retransmit what the original has not acknowledged, at this position.
     pub resent: Pos,
     /// The earliest deadline in the timer heap.
@@ -218,10 +222,12 @@ impl Flow {
     pub fn is_half_open(&self) -> bool {
         matches!(self.state, FlowState::SynSent | FlowState::SynReceived)
     }
-    /// An original that has taken over and is still catching up (thesis role 4).
+    /// An original that has taken over and has not yet acknowledged and sent as much as the old one had (R12, thesis role 4).
     #[must_use]
     pub fn is_recovering(&self) -> bool {
-        self.original().mode == Mode::Relayed && !self.is_over()
+        let leg = self.original();
+        let behind = !leg.is_open() || leg.acked() < self.recover_to || leg.sent < self.client.sent;
+        leg.mode == Mode::Relayed && behind && !self.is_over() && !self.is_half_open()
     }
     /// Takes a leg out of the flow and frees what it held.
     pub fn drop_leg(&mut self, index: usize, budget: &mut Budget) {

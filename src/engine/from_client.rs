@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::Mode;
-use super::pos::{Pos, length, span, ts_newer, ts_not_before};
+use super::pos::{Pos, ts_newer, ts_not_before};
 use super::sendbuf::Piece;
 use super::spec::{MILLISECOND, Micros};
 use super::{Checksum, Counter, DropReason, Reason, Verdict};
@@ -327,9 +327,14 @@ impl Flow {
         }
     }
 
-    /// How many bytes the machine at `index` lacks of what the client has sent.
+    /// How many bytes the machine at `index` lacks of what the client has sent, and how many it has not said of what the client was sent.
     #[must_use]
-    pub fn lag(&self, index: usize) -> u64 {
-        span(length(self.buffer.end() - self.legs[index].acked())).unsigned_abs()
+    pub fn missing(&self, index: usize) -> (u64, u64) {
+        let leg = &self.legs[index];
+        let bytes = |span: Pos| span.max(0).unsigned_abs();
+        (
+            bytes(self.buffer.end() - leg.acked()),
+            bytes(self.client.sent - leg.sent),
+        )
     }
 }

@@ -80,6 +80,8 @@ impl Flow {
             shrunk_at: now,
             dirty: false,
             switched: false,
+            heir: None,
+            recover_to: 0,
             resent: 0,
             armed: None,
             generation: 0,

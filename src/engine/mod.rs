@@ -7,6 +7,7 @@ mod flow;
 mod from_client;
 mod from_machine;
 mod gate;
+mod handover;
 mod handshake;
 mod leg;
 pub mod outbox;
@@ -146,9 +147,24 @@ pub enum Command {
         /// Who.
         machine: MachineRef,
     },
-    /// Every flow of the service that can moves to this machine; the old original stays as a replica.
+    /// The machine serves new flows from now on, if it is up; running ones stay where they are (R16).
+    Serve {
+        /// Who.
+        machine: MachineRef,
+    },
+    /// Every flow of the service that can moves to this machine at once; the old original stays as a replica.
     Failover {
         /// The new original.
+        to: MachineRef,
+    },
+    /// Every flow of the service moves to this machine as soon as it is level there, so that no client notices. Repeated, it counts anew.
+    HandOver {
+        /// The new original.
+        to: MachineRef,
+    },
+    /// What has not moved by [`Command::HandOver`] stays where it is.
+    EndHandOver {
+        /// Who was to be the new original.
         to: MachineRef,
     },
 }
@@ -164,6 +180,10 @@ pub struct Outcome {
     pub lost: usize,
     /// Legs freed.
     pub legs_freed: usize,
+    /// Flows that are to move, but whose new original is not level yet.
+    pub pending: usize,
+    /// Flows that can't move to that machine: it has no leg in them, or one that is not eligible.
+    pub stuck: usize,
 }
 
 /// A machine as one shard sees it.
@@ -175,6 +195,10 @@ pub struct MachineStatus {
     pub original_of: usize,
     /// Flows that it takes over at this moment (thesis role 4).
     pub recovering: usize,
+    /// What it lacks in those of the clients' bytes (u).
+    pub missing_input: u64,
+    /// What it has not said yet in those of what the clients were sent (v).
+    pub missing_output: u64,
     /// Flows that it follows as a replica.
     pub replica_of: usize,
     /// Smoothed round-trip time over its legs in microseconds; 0 if not measured.
@@ -530,8 +554,23 @@ impl Engine {
                     ..Outcome::default()
                 }
             }
+            Command::Serve { machine } => Outcome {
+                applied: self.serve(machine),
+                ..Outcome::default()
+            },
             Command::Failover { to } => self.failover(now, to),
+            Command::HandOver { to } => self.hand_over(now, to),
+            Command::EndHandOver { to } => self.end_hand_over(to),
         }
+    }
+
+    /// New flows go to this machine, if it is up.
+    fn serve(&mut self, id: MachineRef) -> bool {
+        let up = self.down_flag(id).is_some_and(|down| !*down);
+        if up {
+            self.cx.current[usize::from(id.service.0)] = id.machine;
+        }
+        up
     }
 
     fn down_flag(&mut self, id: MachineRef) -> Option<&mut bool> {
@@ -563,13 +602,43 @@ impl Engine {
 
     fn failover(&mut self, now: Micros, to: MachineRef) -> Outcome {
         let mut outcome = Outcome::default();
-        if self.down_flag(to).is_none_or(|down| *down) {
+        outcome.applied = self.serve(to);
+        if !outcome.applied {
             return outcome;
         }
-        outcome.applied = true;
-        self.cx.current[usize::from(to.service.0)] = to.machine;
         self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
         outcome
+    }
+
+    fn hand_over(&mut self, now: Micros, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome {
+            applied: self.serve(to),
+            ..Outcome::default()
+        };
+        if outcome.applied {
+            self.each_flow(to.service, |flow, cx| {
+                flow.plan_handover(cx, now, to.machine, &mut outcome);
+            });
+            outcome.switched = self.take_moved(to.service);
+        }
+        outcome
+    }
+
+    fn end_hand_over(&mut self, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome {
+            applied: self.down_flag(to).is_some(),
+            ..Outcome::default()
+        };
+        if outcome.applied {
+            self.each_flow(to.service, |flow, _| flow.end_handover(to.machine, &mut outcome));
+            outcome.switched = self.take_moved(to.service);
+        }
+        outcome
+    }
+
+    /// Flows that have moved by plan since this was last asked.
+    fn take_moved(&mut self, service: ServiceId) -> usize {
+        std::mem::take(&mut self.cx.moved[usize::from(service.0)])
     }
 
     fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context)) {

@@ -18,6 +18,7 @@ const SYN_TRIES: u32 = 6;
 impl Flow {
     /// Everything that is due for this flow, after its packets have had their verdicts.
     pub fn pump(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
+        self.follow_plan(cx, now);
         for index in 0..self.legs.len() {
             match (self.legs[index].mode, self.legs[index].state) {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),

@@ -53,6 +53,25 @@ pub enum MaxLag {
 pub enum Successor {
     /// The first live machine in the list (thesis 5.3.2).
     First,
+    /// The machine with the shortest smoothed round-trip time (thesis, future work 2).
+    LowestRtt,
+    /// The machine that lacks the fewest bytes of both directions.
+    LeastLag,
+}
+
+impl Successor {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::First, Self::LowestRtt, Self::LeastLag];
+
+    /// The word for it in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::LowestRtt => "lowest-rtt",
+            Self::LeastLag => "least-lag",
+        }
+    }
 }
 
 /// What a non-SYN packet without a flow is answered with (R19).

@@ -83,6 +83,8 @@ counted_enum! {
         LegsReset => "legs_reset",
         /// Flows taken over (R12).
         Takeovers => "takeovers",
+        /// Of those, flows that moved by plan, to a machine that was level.
+        HandoversLevel => "handovers_level",
         /// Segments retransmitted to legs.
         Retransmissions => "retransmissions",
         /// Retransmission timeouts of legs.

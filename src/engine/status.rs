@@ -48,11 +48,16 @@ fn add_flow(service: &mut ServiceStatus, flow: &Flow) {
         };
         if index == flow.original {
             status.original_of += 1;
-            status.recovering += usize::from(flow.is_recovering());
+            if flow.is_recovering() {
+                let (input, output) = flow.missing(index);
+                status.recovering += 1;
+                status.missing_input += input;
+                status.missing_output += output;
+            }
         } else {
             status.replica_of += 1;
         }
-        status.lag_bytes = status.lag_bytes.max(flow.lag(index));
+        status.lag_bytes = status.lag_bytes.max(flow.missing(index).0);
         if let Some(srtt) = leg.sender.rtt.smoothed() {
             status.srtt_us = if status.srtt_us == 0 {
                 srtt

@@ -1,9 +1,9 @@
-//! R12 (takeover), R13 (fence), R15 (replica failure) and R16 (successor, `first`).
+//! R12 (takeover), R13 (fence), R15 (replica failure) and R16 (successor).
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
-use super::spec::{MachineId, Micros};
+use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
 
 impl Flow {
@@ -60,17 +60,32 @@ impl Flow {
         self.end_by_reset(cx, now);
     }
 
-    /// R16, `first`: in list order, an open and eligible leg; failing that one that has had and said everything already, so that only
+    /// R16: the best of the open and eligible legs; failing that one that has had and said everything already, so that only
     /// acknowledgements are left to be given; failing that one that is still being opened.
     fn successor(&self, cx: &Context) -> Option<usize> {
-        let order = |fit: &dyn Fn(&Leg) -> bool| {
+        let best = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
-                .find(|i| *i != self.original && fit(&self.legs[*i]))
+                .filter(|i| *i != self.original && fit(&self.legs[*i]))
+                // Of equals the first in the list.
+                .min_by_key(|i| self.demerit(cx, *i))
         };
-        order(&|l| l.is_open() && l.eligible)
-            .or_else(|| order(&|l| l.state == LegState::Finished))
-            .or_else(|| order(&|l| l.state == LegState::SynSent))
+        best(&|l| l.is_open() && l.eligible)
+            .or_else(|| best(&|l| l.state == LegState::Finished))
+            .or_else(|| best(&|l| l.state == LegState::SynSent))
+    }
+
+    /// R16: what speaks against a leg as successor, by the service's choice; the least is best.
+    fn demerit(&self, cx: &Context, index: usize) -> u64 {
+        match cx.service(self.service).successor {
+            Successor::First => 0,
+            // Unmeasured is no merit.
+            Successor::LowestRtt => self.legs[index].sender.rtt.smoothed().unwrap_or(u64::MAX),
+            Successor::LeastLag => {
+                let (input, output) = self.missing(index);
+                input.saturating_add(output)
+            }
+        }
     }
 
     /// A machine that is up and has never said anything in this flow: it may be asked, again if it was before, for the client has heard
@@ -125,6 +140,7 @@ impl Flow {
             leg.cache.advance(leg.sent);
             leg.progress_at = now;
         }
+        self.recover_to = self.recover_to.max(self.legs[old].acked());
         self.original = next;
         self.switched = true;
         self.behind_since = None;
@@ -132,20 +148,5 @@ impl Flow {
         leg.set_holding(None);
         leg.ack_due = true;
         cx.stats.count(Counter::Takeovers);
-    }
-
-    /// The operator's wish: `machine` becomes original if it can.
-    pub fn hand_over(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
-        let fit = |l: &Leg| l.is_open() && l.eligible;
-        if !matches!(self.state, FlowState::Open) {
-            return;
-        }
-        if let Some(next) = self
-            .leg_of(machine)
-            .filter(|i| *i != self.original && fit(&self.legs[*i]))
-        {
-            self.switch(cx, now, next);
-            outcome.switched += 1;
-        }
     }
 }

@@ -237,6 +237,8 @@ pub struct Flow {
     pub legs: Vec<Option<Leg>>,
     /// Whose output the client gets; `None` while a takeover may have changed it.
     pub original: Option<usize>,
+    /// The machine that it is to move to by plan, at a moment of the engine's choice.
+    pub heir: Option<usize>,
     pub takeovers: u32,
     /// Another original was asked for, and the engine has not been looked at since.
     pub switching: bool,
@@ -268,6 +270,7 @@ impl Flow {
             pieces: Vec::new(),
             legs: vec![None; machines],
             original: None,
+            heir: None,
             takeovers: 0,
             switching: false,
             whole: bytes_down as u64 + 2,
@@ -331,8 +334,8 @@ impl Flow {
                 .enumerate()
                 .filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)))
         };
-        let original = self
-            .original
+        let known = self.original.filter(|_| self.heir.is_none());
+        let original = known
             .and_then(|o| self.legs[o].as_ref())
             .filter(|l| !l.reset && !l.lost);
         let first = match original {
@@ -349,7 +352,7 @@ impl Flow {
             }
         };
         let Some(lag) = max_lag else { return first };
-        let others = live().filter(|(m, _)| original.is_none() || Some(*m) != self.original);
+        let others = live().filter(|(m, _)| original.is_none() || Some(*m) != known);
         others.map(|(_, l)| l.acked + lag).min().unwrap_or(first).min(first)
     }
 
@@ -360,7 +363,8 @@ impl Flow {
         if all {
             legs.map(|(_, l)| l.edge).min().unwrap_or(u64::MAX)
         } else {
-            legs.filter(|(m, _)| self.original.is_none_or(|o| o == *m))
+            let known = self.original.filter(|_| self.heir.is_none());
+            legs.filter(|(m, _)| known.is_none_or(|o| o == *m))
                 .map(|(_, l)| l.edge)
                 .max()
                 .unwrap_or(u64::MAX)

@@ -11,7 +11,7 @@ fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
         Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => {
             Some(machine)
         }
-        Fault::Failover { to } => Some(to),
+        Fault::Failover { to } | Fault::HandOver { to } => Some(to),
         Fault::Stall { .. } => None,
     }
 }

@@ -162,6 +162,10 @@ impl Observer {
                 flow.original = None;
                 flow.takeovers += 1;
                 flow.switching = true;
+            } else if flow.heir == Some(m) {
+                // It may have moved there already, unheard.
+                (flow.original, flow.heir) = (None, None);
+                flow.takeovers += 1;
             }
         }
     }
@@ -169,9 +173,17 @@ impl Observer {
     /// A failover was ordered: each flow may have another original now.
     pub fn failover(&mut self) {
         for flow in &mut self.flows {
-            flow.original = None;
+            (flow.original, flow.heir) = (None, None);
             flow.takeovers += 1;
             flow.switching = true;
+        }
+    }
+
+    /// A handover was ordered: each flow moves to machine `m` when that is level.
+    pub fn hand_over(&mut self, m: usize) {
+        for flow in self.flows.iter_mut().filter(|f| f.original != Some(m)) {
+            flow.heir = Some(m);
+            flow.takeovers += 1;
         }
     }
 
@@ -295,6 +307,16 @@ impl Observer {
                 "R13",
                 "machine {m} has lost this flow"
             );
+            if flow.heir == Some(m) {
+                let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
+                ensure!(
+                    flow.original.is_none() || sent >= flow.told.sent,
+                    "R12",
+                    "moved by plan to machine {m}, which has said {sent} of {}",
+                    flow.told.sent
+                );
+                (flow.original, flow.heir) = (Some(m), None);
+            }
             let original = *flow.original.get_or_insert(m);
             ensure!(
                 original == m,

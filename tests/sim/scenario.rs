@@ -41,6 +41,10 @@ pub enum Fault {
     Failover {
         to: usize,
     },
+    /// Each flow moves when the machine is level in it.
+    HandOver {
+        to: usize,
+    },
     /// The engine is not scheduled for so long, in microseconds; what arrives meanwhile waits.
     Stall {
         micros: Micros,
@@ -89,6 +93,7 @@ pub struct Scenario {
 pub struct ServiceSettings {
     pub source: SourceMode,
     pub max_lag: MaxLag,
+    pub successor: Successor,
     pub replica_timeout: Micros,
     pub detect: DetectSpec,
 }
@@ -147,6 +152,7 @@ impl Scenario {
             service: ServiceSettings {
                 source: SourceMode::Psc,
                 max_lag: MaxLag::Bytes(0),
+                successor: Successor::First,
                 replica_timeout: 200 * MILLISECOND,
                 detect: DetectSpec {
                     floor: 5 * MILLISECOND,
@@ -214,7 +220,7 @@ impl Scenario {
                 psc: self.psc(),
                 source: self.service.source,
                 max_lag: self.service.max_lag,
-                successor: Successor::First,
+                successor: self.service.successor,
                 replica_timeout: self.service.replica_timeout,
                 detect: self.service.detect,
                 unknown: UnknownPolicy::Reset,
@@ -256,6 +262,7 @@ impl Scenario {
                 MaxLag::Bytes(5_000),
                 MaxLag::Unlimited,
             ]),
+            successor: Rng::new(seed, 3).pick(&Successor::ALL),
             replica_timeout: r.log_range(50, 5_000) * MILLISECOND,
             detect: DetectSpec {
                 floor: r.log_range(2, 50) * MILLISECOND,
@@ -294,7 +301,20 @@ impl Scenario {
         }
         s.draw_flows(r);
         s.draw_faults(r);
+        s.plan_some();
         s
+    }
+
+    /// Half of the failovers wait until the new original is level. Drawn apart: a seed's other faults stay what they were.
+    fn plan_some(&mut self) {
+        let mut r = Rng::new(self.seed, 4);
+        for (_, fault) in &mut self.faults {
+            if let Fault::Failover { to } = *fault
+                && r.chance(500)
+            {
+                *fault = Fault::HandOver { to };
+            }
+        }
     }
 
     fn draw_flows(&mut self, r: &mut Rng) {

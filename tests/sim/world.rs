@@ -716,6 +716,14 @@ impl<G: Gateway> World<G> {
                 });
                 self.observer.failover();
             }
+            Fault::HandOver { to } => {
+                if !self.observer.state[to].down {
+                    self.observer.hand_over(to);
+                }
+                self.command(Command::HandOver {
+                    to: Self::machine_ref(to),
+                });
+            }
         }
         self.engine_rest()
     }

@@ -4,6 +4,7 @@
 
 mod fuzzed;
 mod golden;
+mod handover;
 mod hostile;
 mod replication;
 mod rules;
