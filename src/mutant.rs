@@ -49,6 +49,10 @@ pub enum Mutation {
     CausalityIgnored,
     /// R12: a planned handover does not wait until the new original is level.
     LevelUnchecked,
+    /// R23: an original that was beaten is fed the client's packets as they come.
+    BeatenStaysDirect,
+    /// R5, R16: a leg that can't keep the promises speaks to the client.
+    IneligibleSpeaks,
     /// RFC 1624: the TCP checksum is left as it was.
     ChecksumStale,
     /// I8: memory that is given back still counts as used.
@@ -58,7 +62,7 @@ pub enum Mutation {
 #[cfg(feature = "mutants")]
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::CommitOffByOne,
         Self::CommitIgnoresReplicas,
         Self::AckBackwards,
@@ -81,6 +85,8 @@ impl Mutation {
         Self::NeverDeclaredDead,
         Self::CausalityIgnored,
         Self::LevelUnchecked,
+        Self::BeatenStaysDirect,
+        Self::IneligibleSpeaks,
         Self::ChecksumStale,
         Self::MemoryLeaks,
     ];

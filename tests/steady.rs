@@ -8,7 +8,7 @@
 )]
 
 use relevo::engine::{
-    Counter, DetectSpec, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Outbox, ServiceSpec,
+    Counter, DetectSpec, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, ServiceSpec,
     SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
@@ -106,6 +106,7 @@ fn engine(max_lag: MaxLag) -> Engine {
         psc: psc(),
         source: SourceMode::Psc,
         max_lag,
+        original: Original::First,
         successor: Successor::First,
         replica_timeout: 200 * MS,
         detect: DetectSpec {

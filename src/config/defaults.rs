@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{DirectPolicy, QueueKind};
-use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, SECOND, SourceMode, Successor, UnknownPolicy};
+use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, Original, SECOND, SourceMode, Successor, UnknownPolicy};
 
 /// `[engine] workers`: queues, and threads to serve them.
 pub const WORKERS: u16 = 2;
@@ -42,6 +42,8 @@ pub const IDLE_TIMEOUT: Micros = 5 * 24 * 3_600 * SECOND;
 pub const SOURCE: SourceMode = SourceMode::Psc;
 /// `max_lag` (R4): an acknowledged byte is in every live machine's TCP.
 pub const MAX_LAG: MaxLag = MaxLag::Bytes(0);
+/// `original` (R16): one machine serves, the others follow.
+pub const ORIGINAL: Original = Original::First;
 /// `successor` (R16).
 pub const SUCCESSOR: Successor = Successor::First;
 /// `replica_timeout` (R15).

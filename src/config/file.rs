@@ -9,7 +9,7 @@ use super::problems::{At, Collector, Problems};
 use super::reader::{Reader, integer};
 use super::values::{DURATION, SIZE, parse_duration, parse_ports, parse_size};
 use super::{Config, DirectPolicy, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
-use crate::engine::{DetectSpec, Limits, MaxLag, Micros, SourceMode, Successor, UnknownPolicy};
+use crate::engine::{DetectSpec, Limits, MaxLag, Micros, Original, SourceMode, Successor, UnknownPolicy};
 
 /// A service as read, with the places of what [`validate`] compares.
 pub(super) struct RawService {
@@ -19,6 +19,7 @@ pub(super) struct RawService {
     pub(super) vote: At<Micros>,
     pub(super) machines: Vec<RawMachine>,
     max_lag: MaxLag,
+    original: Original,
     successor: Successor,
     detect: DetectSpec,
     unknown: UnknownPolicy,
@@ -144,6 +145,11 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         _ => Err("\"psc\" or \"client\"".to_owned()),
     });
     let max_lag = table.or(p, "max_lag", defaults::MAX_LAG, max_lag);
+    let original = table.or(p, "original", defaults::ORIGINAL, |value| match value.as_str() {
+        Some("first") => Ok(Original::First),
+        Some("fastest") => Ok(Original::Fastest),
+        _ => Err("\"first\" or \"fastest\"".to_owned()),
+    });
     let successor = table.or(p, "successor", defaults::SUCCESSOR, |value| {
         let named = |choice: &Successor| value.as_str() == Some(choice.name());
         let expected = || "\"first\", \"lowest-rtt\" or \"least-lag\"".to_owned();
@@ -181,6 +187,7 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         machines,
         source: source.value,
         max_lag: max_lag.value,
+        original: original.value,
         successor: successor.value,
         detect,
         unknown: unknown.value,
@@ -249,6 +256,7 @@ impl RawService {
             psc: self.psc.value,
             source: self.source,
             max_lag: self.max_lag,
+            original: self.original,
             successor: self.successor,
             replica_timeout: self.replica_timeout.value,
             detect: self.detect,

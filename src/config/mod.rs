@@ -22,7 +22,8 @@ pub use problems::{Problem, Problems};
 pub use values::parse_duration;
 
 use crate::engine::{
-    DetectSpec, EngineSpec, Limits, MachineSpec, MaxLag, Micros, ServiceSpec, SourceMode, Successor, UnknownPolicy,
+    DetectSpec, EngineSpec, Limits, MachineSpec, MaxLag, Micros, Original, ServiceSpec, SourceMode, Successor,
+    UnknownPolicy,
 };
 
 /// The most machines that one service may have.
@@ -101,7 +102,9 @@ pub struct ServiceConfig {
     pub source: SourceMode,
     /// R4's bound.
     pub max_lag: MaxLag,
-    /// R16's choice.
+    /// R16: whose output the client sees.
+    pub original: Original,
+    /// R16's choice of who takes over.
     pub successor: Successor,
     /// R15.
     pub replica_timeout: Micros,
@@ -197,6 +200,7 @@ impl ServiceConfig {
             psc: self.psc,
             source: self.source,
             max_lag: self.max_lag,
+            original: self.original,
             successor: self.successor,
             replica_timeout: self.replica_timeout,
             detect: self.detect,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::values::{format_duration, format_size};
 use super::{Config, DirectPolicy, EngineConfig, ServiceConfig};
-use crate::engine::{MaxLag, SourceMode, UnknownPolicy};
+use crate::engine::{MaxLag, Original, SourceMode, UnknownPolicy};
 
 /// A string as TOML writes it.
 fn quoted(text: &str) -> String {
@@ -52,6 +52,10 @@ impl fmt::Display for ServiceConfig {
             MaxLag::Bytes(bytes) => bytes.to_string(),
             MaxLag::Unlimited => quoted("unlimited"),
         };
+        let original = match self.original {
+            Original::First => "first",
+            Original::Fastest => "fastest",
+        };
         let successor = self.successor.name();
         let unknown = match self.unknown {
             UnknownPolicy::Reset => "reset",
@@ -66,6 +70,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "psc = \"{}\"", self.psc)?;
         writeln!(f, "source = \"{source}\"")?;
         writeln!(f, "max_lag = {max_lag}")?;
+        writeln!(f, "original = \"{original}\"")?;
         writeln!(f, "successor = \"{successor}\"")?;
         writeln!(f, "replica_timeout = \"{}\"", format_duration(self.replica_timeout))?;
         self.write_detect(f)?;

@@ -209,6 +209,10 @@ fn values_of_a_service() {
         ),
         ("max_lag = -1", "max_lag: found -1, expected a number of bytes"),
         (
+            "original = \"last\"",
+            "original: found \"last\", expected \"first\" or \"fastest\"",
+        ),
+        (
             "successor = \"last\"",
             "successor: found \"last\", expected \"first\", \"lowest-rtt\" or \"least-lag\"",
         ),

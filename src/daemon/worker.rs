@@ -282,8 +282,8 @@ mod tests {
 
     use super::*;
     use crate::engine::{
-        Checksum, DetectSpec, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta, ServiceId,
-        ServiceSpec, SourceMode, Successor, UnknownPolicy,
+        Checksum, DetectSpec, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta, Original,
+        ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
     };
     use crate::host::queue::Ready;
 
@@ -337,6 +337,7 @@ mod tests {
             psc: "10.0.1.100:80".parse().expect("address"),
             source: SourceMode::Psc,
             max_lag: MaxLag::Bytes(0),
+            original: Original::First,
             successor: Successor::First,
             replica_timeout: 200 * MILLISECOND,
             detect,

@@ -224,7 +224,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::engine::spec::{
-        DetectSpec, MILLISECOND as MS, MachineSpec, MaxLag, SourceMode, Successor, UnknownPolicy,
+        DetectSpec, MILLISECOND as MS, MachineSpec, MaxLag, Original, SourceMode, Successor, UnknownPolicy,
     };
 
     const A: MachineRef = MachineRef {
@@ -251,6 +251,7 @@ mod tests {
             psc: "10.0.0.9:1".parse().unwrap(),
             source: SourceMode::Psc,
             max_lag: MaxLag::Bytes(0),
+            original: Original::First,
             successor: Successor::First,
             replica_timeout: 200 * MS,
             detect,

@@ -152,6 +152,8 @@ pub struct Flow {
     pub dirty: bool,
     /// A switch is under way: cached output and an acknowledgement are owed to the client (R12).
     pub switched: bool,
+    /// Whose bytes were the last new ones for the client.
+    pub lead: MachineId,
     /// The machine that is to become original as soon as it is level (planned handover).
     pub heir: Option<MachineId>,
     /// What the last original had acknowledged (u) when it lost the flow: so far the new one is recovering (R12).

@@ -254,6 +254,9 @@ impl Flow {
             // RFC 5681: a duplicate acknowledgement is news of a loss, and the machine is the one that can mend it.
             let leg = self.original_mut();
             leg.ack_due |= leg.is_open() && seg.end == seg.u && seg.v == leg.told && leg.sent > leg.told;
+            if seg.end == seg.u {
+                self.wake_lead(seg.v);
+            }
             return Verdict::Drop(DropReason::Relayed);
         }
         let machine = cx.machine(self.service, self.original().machine).addr;

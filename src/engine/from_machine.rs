@@ -13,13 +13,14 @@ use crate::wire::{Editor, Flags, Parsed, SackBlocks};
 
 /// A machine's segment on the flow's number lines.
 #[derive(Clone, Copy, Debug)]
-struct Segment {
-    v: Pos,
-    end: Pos,
-    u: Pos,
-    edge: Pos,
+pub(super) struct Segment {
+    pub(super) v: Pos,
+    /// What is not to reach the client of its end, a FIN, is taken off here.
+    pub(super) end: Pos,
+    pub(super) u: Pos,
+    pub(super) edge: Pos,
     /// Nothing in it but an acknowledgement, and it could repeat the last one (RFC 5681 section 2).
-    pure: bool,
+    pub(super) pure: bool,
 }
 
 impl Flow {
@@ -115,10 +116,14 @@ impl Flow {
         if index == self.original && !self.client.has_left && !matches!(self.state, FlowState::Reset { .. }) {
             self.hear_original(cx, now, checksum, seg, p, bytes)
         } else {
+            let sent = self.legs[index].sent;
             self.hear_replica(cx, now, index, seg, p, bytes);
+            if let Some(verdict) = self.speak_first(cx, now, checksum, index, sent, seg, p, bytes) {
+                return verdict;
+            }
             if mutant::is(Mutation::ReplicaSpeaks) && seg.end > seg.v {
                 let offer = self.offer(cx);
-                return self.on_to_client(cx, checksum, seg, offer, p, bytes);
+                return self.on_to_client(cx, checksum, self.original, seg, offer, p, bytes);
             }
             Verdict::Drop(DropReason::Replica)
         }
@@ -199,11 +204,15 @@ impl Flow {
         p: &Parsed,
         bytes: &mut [u8],
     ) -> Verdict {
+        let sent = self.original().sent;
         self.note_output(self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
         self.behind_since = None;
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
+        }
+        if let Some(reason) = self.is_late(cx, sent, seg) {
+            return Verdict::Drop(reason);
         }
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
@@ -218,13 +227,19 @@ impl Flow {
                 return Verdict::Drop(DropReason::Relayed);
             }
         }
-        self.on_to_client(cx, checksum, seg, offer, p, bytes)
+        if seg.end > self.client.sent {
+            self.lead = self.original().machine;
+        }
+        self.on_to_client(cx, checksum, self.original, seg, offer, p, bytes)
     }
 
-    fn on_to_client(
+    /// A segment of leg `index` as the client gets it.
+    #[expect(clippy::too_many_arguments, reason = "a packet, its place, and whose it is")]
+    pub(super) fn on_to_client(
         &mut self,
         cx: &Context,
         checksum: Checksum,
+        index: usize,
         seg: Segment,
         offer: Offer,
         p: &Parsed,
@@ -240,12 +255,20 @@ impl Flow {
         }
         ed.set_ack(self.client_seq(offer.ack));
         ed.set_window(window);
+        if seg.v + Pos::from(p.seq_len()) > seg.end {
+            ed.set_flags(p.flags.without(Flags::FIN));
+        }
         if let Some(mut ts) = p.options.timestamps {
-            ts.val = self.ts_to_client(self.original, ts.val);
+            ts.val = self.ts_to_client(index, ts.val);
             self.note_echo(ts.ecr);
             ed.set_timestamps(ts);
         }
-        self.clip_blocks(&mut ed, p, seg.u, offer.ack);
+        if index == self.original {
+            self.clip_blocks(&mut ed, p, seg.u, offer.ack);
+        } else {
+            // R8: they are about another acknowledgement than the client is given here.
+            ed.map_sack(|_, _| None);
+        }
         Verdict::Accept {
             len: ed.finish(checksum.into()),
         }

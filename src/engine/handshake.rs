@@ -80,6 +80,7 @@ impl Flow {
             shrunk_at: now,
             dirty: false,
             switched: false,
+            lead: machine,
             heir: None,
             recover_to: 0,
             resent: 0,

@@ -3,6 +3,7 @@
 mod close;
 mod context;
 pub mod detect;
+mod fastest;
 mod flow;
 mod from_client;
 mod from_machine;

@@ -74,6 +74,15 @@ impl Successor {
     }
 }
 
+/// Whose output the client sees (R16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Original {
+    /// One machine's, the first in the list, until another takes over.
+    First,
+    /// Each byte from whichever machine says it first (thesis, future work 3).
+    Fastest,
+}
+
 /// What a non-SYN packet without a flow is answered with (R19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPolicy {
@@ -122,7 +131,9 @@ pub struct ServiceSpec {
     pub source: SourceMode,
     /// R4's bound.
     pub max_lag: MaxLag,
-    /// R16's choice.
+    /// R16: whose output the client sees.
+    pub original: Original,
+    /// R16's choice of who takes over.
     pub successor: Successor,
     /// R15: a client never waits longer than this for a replica.
     pub replica_timeout: Micros,

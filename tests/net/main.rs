@@ -5,8 +5,10 @@
 #[allow(dead_code, reason = "shared with the long campaign; the short forms use their part")]
 mod campaign;
 mod command;
+mod fastest;
 mod faulty;
 mod flows;
+mod handover;
 mod hostile;
 #[allow(
     dead_code,

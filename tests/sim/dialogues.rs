@@ -1,6 +1,6 @@
 //! Named dialogues: one idea each, said in a few lines, with the figures that the idea promises.
 
-use relevo::engine::{Counter, MILLISECOND, MaxLag, SECOND, SourceMode};
+use relevo::engine::{Counter, MILLISECOND, MaxLag, Original, SECOND, SourceMode};
 
 use crate::app::{Dialogue, Ending, Pace, Record};
 use crate::scenario::{Fault, Scenario, When};
@@ -25,6 +25,22 @@ fn upload() -> Scenario {
 
 fn download() -> Scenario {
     Scenario::plain(3).request(100, 200_000, Ending::ServerCloses)
+}
+
+/// Questions and answers, one by one.
+fn talk() -> Scenario {
+    let record = Record {
+        upload: 100,
+        reply: 700,
+        echo: false,
+        wait: true,
+        think: 0,
+    };
+    Scenario::plain(3).dialogue(Dialogue {
+        trailer: 0,
+        records: vec![record; 30],
+        ending: Ending::ClientCloses,
+    })
 }
 
 #[test]
@@ -212,6 +228,37 @@ fn a_failover_by_command_costs_nothing() {
             "{} µs without a byte",
             summary.longest_gap
         );
+    }
+}
+
+#[test]
+fn a_handover_waits_for_its_moment_and_costs_nothing() {
+    for base in [upload(), download()] {
+        let summary = passes("handover", base.fault(When::Packets(80), Fault::HandOver { to: 2 }));
+        let twice = summary.stats.get(Counter::Retransmissions) + summary.stats.get(Counter::Timeouts);
+        let level = summary.stats.get(Counter::HandoversLevel);
+        assert_eq!((summary.takeovers, level, twice), (1, 1, 0), "{:?}", summary.stats);
+    }
+}
+
+/// Whoever is fastest speaks; the original, or the one that spoke last, freezes at any time.
+#[test]
+fn with_the_fastest_no_death_is_waited_for() {
+    for base in [upload(), download(), talk()] {
+        for packets in (10..200).step_by(19) {
+            for dead in 0..3 {
+                let mut scenario = base.clone().fault(When::Packets(packets), freeze(dead));
+                scenario.service.original = Original::Fastest;
+                let summary = passes("fastest", scenario);
+                let text = format!("machine {dead} frozen at packet {packets}");
+                assert_eq!(summary.excused, 0, "{text}");
+                assert!(
+                    summary.longest_gap < SECOND,
+                    "{text}: {} µs without a byte",
+                    summary.longest_gap
+                );
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use relevo::engine::{EngineSpec, MaxLag, Micros, SourceMode};
+use relevo::engine::{EngineSpec, MaxLag, Micros, Original, SourceMode};
 
 use crate::app::Script;
 use crate::books::{Flow, Leg, Promise, Violation, cause_of, ensure, later, place};
@@ -42,6 +42,8 @@ pub struct Observer {
     psc: SocketAddr,
     source: SourceMode,
     max_lag: Option<u64>,
+    /// Any machine that keeps the promises may speak (R16).
+    fastest: bool,
     forgotten_after: Micros,
     /// Bytes of output that the engine keeps of each machine.
     cache_limit: u64,
@@ -74,6 +76,7 @@ impl Observer {
                 MaxLag::Bytes(bytes) => Some(bytes),
                 MaxLag::Unlimited => None,
             },
+            fastest: service.original == Original::Fastest,
             forgotten_after: spec.limits.half_open_timeout,
             cache_limit: spec.limits.flow_buffer as u64,
             machines: service
@@ -290,7 +293,7 @@ impl Observer {
         );
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
-        let (max_lag, forgotten_after) = (self.max_lag, self.forgotten_after);
+        let (max_lag, forgotten_after, fastest) = (self.max_lag, self.forgotten_after, self.fastest);
         let forgiven = cause == Cause::Engine && self.released;
         let states = &self.state;
         let client = self.flows[f].client;
@@ -310,14 +313,14 @@ impl Observer {
             if flow.heir == Some(m) {
                 let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
                 ensure!(
-                    flow.original.is_none() || sent >= flow.told.sent,
+                    fastest || flow.original.is_none() || sent >= flow.told.sent,
                     "R12",
                     "moved by plan to machine {m}, which has said {sent} of {}",
                     flow.told.sent
                 );
                 (flow.original, flow.heir) = (Some(m), None);
             }
-            let original = *flow.original.get_or_insert(m);
+            let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
                 original == m,
                 "I6",
@@ -369,6 +372,8 @@ impl Observer {
         // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
         if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
             && flow.takeovers <= 1
+            // Of several clocks at once the latest counts.
+            && !fastest
             && let Some(leg) = &mut flow.legs[m]
             && let Some((stamps, true)) = leg.stamps.map(|s| (s, leg.latest_is_newest))
         {
@@ -667,8 +672,8 @@ impl Observer {
             } else {
                 0
             };
-            // The original's own traffic keeps causality by itself.
-            self.early_release |= cause == Cause::Engine && leg.sent < need;
+            // A lone original's own traffic keeps causality by itself.
+            self.early_release |= (self.fastest || cause == Cause::Engine) && leg.sent < need;
         }
         Self::check_echo(
             leg.stamps.as_ref().map(|s| (s, "that machine")),

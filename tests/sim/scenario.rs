@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use relevo::engine::{
-    DetectSpec, EngineSpec, Limits, MILLISECOND, MachineSpec, MaxLag, Micros, SECOND, ServiceSpec, SourceMode,
-    Successor, UnknownPolicy,
+    DetectSpec, EngineSpec, Limits, MILLISECOND, MachineSpec, MaxLag, Micros, Original, SECOND, ServiceSpec,
+    SourceMode, Successor, UnknownPolicy,
 };
 
 use crate::app::{Dialogue, Ending, Pace, Record};
@@ -93,6 +93,7 @@ pub struct Scenario {
 pub struct ServiceSettings {
     pub source: SourceMode,
     pub max_lag: MaxLag,
+    pub original: Original,
     pub successor: Successor,
     pub replica_timeout: Micros,
     pub detect: DetectSpec,
@@ -152,6 +153,7 @@ impl Scenario {
             service: ServiceSettings {
                 source: SourceMode::Psc,
                 max_lag: MaxLag::Bytes(0),
+                original: Original::First,
                 successor: Successor::First,
                 replica_timeout: 200 * MILLISECOND,
                 detect: DetectSpec {
@@ -220,6 +222,7 @@ impl Scenario {
                 psc: self.psc(),
                 source: self.service.source,
                 max_lag: self.service.max_lag,
+                original: self.service.original,
                 successor: self.service.successor,
                 replica_timeout: self.service.replica_timeout,
                 detect: self.service.detect,
@@ -262,6 +265,7 @@ impl Scenario {
                 MaxLag::Bytes(5_000),
                 MaxLag::Unlimited,
             ]),
+            original: Rng::new(seed, 5).pick(&[Original::First, Original::First, Original::Fastest]),
             successor: Rng::new(seed, 3).pick(&Successor::ALL),
             replica_timeout: r.log_range(50, 5_000) * MILLISECOND,
             detect: DetectSpec {

@@ -5,7 +5,8 @@ use super::ends::End;
 use arbitrary::{Result, Unstructured};
 use relevo::engine::{
     Checksum, Command, Counter, DetectSpec, DropReason, Engine, EngineSpec, Event, Limits, MILLISECOND, MachineRef,
-    MachineSpec, MaxLag, Meta, Micros, Outbox, SECOND, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+    MachineSpec, MaxLag, Meta, Micros, Original, Outbox, SECOND, ServiceSpec, SourceMode, Successor, UnknownPolicy,
+    Verdict,
 };
 use relevo::wire::{Flags, Parsed, Seq};
 use std::net::{IpAddr, SocketAddr};
@@ -58,6 +59,7 @@ fn spec(u: &mut Unstructured<'_>) -> Result<EngineSpec> {
             2 => MaxLag::Bytes(1_000),
             _ => MaxLag::Unlimited,
         },
+        original: Original::First,
         successor: Successor::First,
         replica_timeout: 200 * MILLISECOND,
         detect: DetectSpec {

@@ -2,6 +2,7 @@
 //!
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
 
+mod fastest;
 mod fuzzed;
 mod golden;
 mod handover;
@@ -104,6 +105,7 @@ pub fn spec(machines: usize) -> EngineSpec {
         psc: psc(),
         source: SourceMode::Psc,
         max_lag: MaxLag::Bytes(0),
+        original: Original::First,
         successor: Successor::First,
         replica_timeout: 200 * MS,
         detect,
