@@ -48,8 +48,9 @@ impl Flow {
         let fin = p.flags.contains(Flags::FIN) && self.confirms_end(index);
         let end = seg.end - Pos::from(p.flags.contains(Flags::FIN) && !fin);
         let new = seg.v <= self.client.sent && self.client.sent < end;
-        let again = self.lead == leg.machine && seg.v < end && end <= sent && self.client.acked < end;
-        if !new && !(again && end <= self.client.sent) {
+        let known = end <= sent.min(self.client.sent);
+        let again = known && self.lead == leg.machine && seg.v < end && self.client.acked < end;
+        if !(new || again) {
             return None;
         }
         if new {

@@ -602,8 +602,10 @@ impl Engine {
     }
 
     fn failover(&mut self, now: Micros, to: MachineRef) -> Outcome {
-        let mut outcome = Outcome::default();
-        outcome.applied = self.serve(to);
+        let mut outcome = Outcome {
+            applied: self.serve(to),
+            ..Outcome::default()
+        };
         if !outcome.applied {
             return outcome;
         }

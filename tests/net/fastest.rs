@@ -12,7 +12,7 @@ use crate::turn;
 const NO_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Freezes m0 at half of the work.
-fn freeze_at_half(order: &str, whole: u64, work: impl Fn(&mut Client, &mut dyn FnMut(u64))) {
+fn freeze_at_half(order: &str, whole: u64, work: impl Fn(&mut Client, &mut dyn FnMut(u64)) + Sync) {
     let _turn = turn();
     for kind in [Freeze::LinkDown, Freeze::Mute] {
         let cluster = Cluster::new(3);

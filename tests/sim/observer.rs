@@ -161,7 +161,8 @@ impl Observer {
             if let Some(leg) = &mut flow.legs[m] {
                 leg.lost = true;
             }
-            if flow.original == Some(m) {
+            // Whoever is fastest speaks; which leg carries the client's packets is not to be seen from here.
+            if flow.original == Some(m) || self.fastest {
                 flow.original = None;
                 flow.takeovers += 1;
                 flow.switching = true;
