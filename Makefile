@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt bench-failover failover-picture load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -64,6 +64,14 @@ fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wi
 
 bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1] [WAYS=...]; result in bench-results
 	$(CARGO) bench --locked --bench rtt
+
+bench-failover: ## what a failure costs the clients [RUNS=5] [KINDS=...] [FLOWS=...] [PARTS=...]; result in bench-results
+	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,crashed] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
+	@scripts/deps.sh test
+	@RUNS=$(RUNS) KINDS=$(KINDS) FLOWS=$(FLOWS) PARTS=$(PARTS) $(CARGO) bench --locked --bench failover
+
+failover-picture: deps ## draw docs/failover.svg from a takeover of this moment
+	@PICTURE=$(abspath docs/failover.svg) $(CARGO) bench --locked --bench failover
 
 load-rules: build ## load the nftables rules for CONFIG
 	$(RELEVO) rules load --config $(CONFIG)

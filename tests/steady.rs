@@ -1,11 +1,15 @@
 //! The steady path allocates nothing (design section 3: nothing there may wait for an allocation).
 //!
 //! A client and three machines exchange requests and answers through the engine; an allocator that counts sees what
-//! `handle_packet` and `poll` take. Buffers find their size while the flow warms up; from then on the count must stay at zero.
+//! `handle_packet` and `poll` take. A takeover of many flows takes nothing for each of them, and comes bit by bit. Buffers find their size while the flow warms up; from then on the count must stay at zero.
 #![allow(
     unsafe_code,
     reason = "a global allocator is unsafe by its trait; the one here only counts and hands on to the system's"
 )]
+
+#[allow(dead_code, reason = "shared with the bench, which measures what is only counted here")]
+#[path = "../benches/failover/pure.rs"]
+mod pure;
 
 use relevo::engine::{
     Counter, DetectSpec, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, ServiceSpec,
@@ -380,4 +384,46 @@ fn connections_that_are_over_leave_nothing_held() {
     HELD.set(0);
     connect(5_000);
     assert!(HELD.get() <= 0, "{} bytes more after 5,000 connections", HELD.get());
+}
+
+#[test]
+fn a_takeover_allocates_nothing_for_a_flow() {
+    const FLOWS: u16 = 2_000;
+    let mut crowd = pure::Crowd::with_answers_to_come(FLOWS, 2);
+    CALLS.set(0);
+    let outcome = counted(|| {
+        let outcome = crowd.down(0);
+        while crowd.engine.is_behind() {
+            crowd.out.clear();
+            crowd.engine.poll_part(crowd.now, &mut crowd.out, 64);
+        }
+        outcome
+    });
+    assert_eq!((outcome.switched, outcome.lost), (usize::from(FLOWS), 0));
+    // Lists of flows and of timers double a few times.
+    assert!(CALLS.get() < 20, "{} allocations for {FLOWS} flows", CALLS.get());
+}
+
+#[test]
+fn what_a_takeover_owes_goes_out_in_parts_each_packet_once() {
+    const FLOWS: u16 = 500;
+    const PART: usize = 64;
+    let mut crowd = pure::Crowd::with_answers_to_come(FLOWS, 2);
+    crowd.down(0);
+    let mut answered = vec![0; usize::from(u16::MAX) + 1];
+    while crowd.engine.is_behind() {
+        crowd.out.clear();
+        crowd.engine.poll_part(crowd.now, &mut crowd.out, PART);
+        // The last flow's packets are not torn apart.
+        assert!(crowd.out.len() < PART + 8, "{} packets in a part", crowd.out.len());
+        for (_, bytes) in crowd.out.iter() {
+            let p = Parsed::parse(bytes).expect("what is let out parses");
+            if p.src == psc() && p.payload_len() > 0 {
+                assert_eq!(p.payload(bytes), pure::ANSWER);
+                answered[usize::from(p.dst.port())] += 1;
+            }
+        }
+    }
+    assert_eq!(answered.iter().filter(|n| **n == 1).count(), usize::from(FLOWS));
+    assert_eq!(answered.iter().sum::<usize>(), usize::from(FLOWS), "nobody is answered twice");
 }

@@ -89,6 +89,8 @@ pub struct Coordinator {
 struct Operation {
     missing: usize,
     outcome: Outcome,
+    /// When the first packet of the new original was out in the last worker that had one; 0 while there is none.
+    redirected_at: Micros,
     done_at: Micros,
     statuses: Vec<WorkerStatus>,
     then: Then,
@@ -357,6 +359,7 @@ impl Coordinator {
             Operation {
                 missing,
                 outcome,
+                redirected_at: 0,
                 done_at,
                 statuses,
                 then,
@@ -372,13 +375,16 @@ impl Coordinator {
         };
         operation.missing = operation.missing.saturating_sub(1);
         match reply {
-            Reply::Done(_, outcome, at) => {
+            Reply::Done(_, outcome, sent) => {
+                if outcome.switched > 0 {
+                    operation.redirected_at = operation.redirected_at.max(sent.first);
+                }
                 operation.outcome.switched += outcome.switched;
                 operation.outcome.lost += outcome.lost;
                 operation.outcome.legs_freed += outcome.legs_freed;
                 operation.outcome.pending += outcome.pending;
                 operation.outcome.stuck += outcome.stuck;
-                operation.done_at = operation.done_at.max(at);
+                operation.done_at = operation.done_at.max(sent.last);
             }
             Reply::Status(_, status) => operation.statuses.push(*status),
         }
@@ -392,6 +398,7 @@ impl Coordinator {
     fn finish(&mut self, operation: Operation) {
         let Operation {
             outcome,
+            redirected_at,
             done_at,
             mut statuses,
             then,
@@ -424,6 +431,7 @@ impl Coordinator {
                 mut record,
                 decided_at,
             } => {
+                record.redirect_us = redirected_at.saturating_sub(decided_at);
                 record.switch_us = done_at.saturating_sub(decided_at);
                 record.flows = outcome.switched;
                 record.lost = outcome.lost;
@@ -471,6 +479,7 @@ impl Coordinator {
             to,
             reason,
             detect_us,
+            redirect_us,
             switch_us,
             flows,
             lost,
@@ -479,7 +488,7 @@ impl Coordinator {
         if was_original || *flows > 0 {
             warn!(
                 service,
-                from, to, reason, detect_us, switch_us, flows, lost, stayed, "takeover"
+                from, to, reason, detect_us, redirect_us, switch_us, flows, lost, stayed, "takeover"
             );
         } else {
             warn!(

@@ -109,6 +109,10 @@ pub struct Takeover {
     pub reason: String,
     /// From the first suspicion to the decision, in microseconds; 0 for a command.
     pub detect_us: Micros,
+    /// From the decision until every worker with flows to move had switched them all and sent its first packet in the new original's name, in
+    /// microseconds; 0 if no flow moved.
+    #[serde(default)]
+    pub redirect_us: Micros,
     /// From the decision to the last worker's report that its packets are out, in microseconds.
     pub switch_us: Micros,
     /// Flows that moved.

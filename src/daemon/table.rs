@@ -229,6 +229,7 @@ mod tests {
             to: "vm-b".into(),
             reason: "silence".into(),
             detect_us: 12_300,
+            redirect_us: 100,
             switch_us: 400,
             flows: 1,
             lost: 0,

@@ -18,6 +18,10 @@ use crate::host::queue::{PacketQueue, QUEUE_LENGTH, QueueCounters, Waker};
 /// Packets taken before the engine's deferred work gets its turn.
 const BATCH: usize = 32;
 
+/// Packets of the engine's own after which arrived ones get their turn: one sendmmsg's worth, so that a takeover of ten thousand flows keeps
+/// no verdict waiting, and its first packets leave before the last are made.
+const PART: usize = 64;
+
 /// A wait that took no longer than this did not sleep.
 const BACKLOG_WAIT: Micros = 3;
 
@@ -39,10 +43,19 @@ pub enum Order {
 /// The report that an [`Order`] asks for.
 #[derive(Debug)]
 pub enum Reply {
-    /// A command was carried out, and its packets were sent, at this time.
-    Done(u64, Outcome, Micros),
+    /// A command was carried out, and its packets were sent.
+    Done(u64, Outcome, Sent),
     /// The state of one worker.
     Status(u64, Box<WorkerStatus>),
+}
+
+/// When the packets that a command leads to were sent, in host time.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The first of them; all flows had switched by then.
+    pub first: Micros,
+    /// The last.
+    pub last: Micros,
 }
 
 /// What a worker noticed, in host time.
@@ -107,6 +120,8 @@ pub struct Worker<Q> {
     pacer: Pacer,
     lines: Lines,
     notices_lost: u64,
+    /// Commands whose packets are not all out: number, outcome, when the first went out.
+    under_way: Vec<(u64, Outcome, Micros)>,
 }
 
 impl<Q: PacketQueue> Worker<Q> {
@@ -123,6 +138,7 @@ impl<Q: PacketQueue> Worker<Q> {
             pacer,
             lines,
             notices_lost: 0,
+            under_way: Vec::new(),
         }
     }
 
@@ -130,7 +146,11 @@ impl<Q: PacketQueue> Worker<Q> {
     pub fn run(mut self) -> anyhow::Result<()> {
         loop {
             let asked = clock::now();
-            let due = self.engine.next_deadline().map(|d| self.pacer.host_time(d));
+            let due = if self.engine.is_behind() {
+                Some(asked)
+            } else {
+                self.engine.next_deadline().map(|d| self.pacer.host_time(d))
+            };
             let timeout = clock::until(due, asked);
             let ready = self
                 .queue
@@ -198,8 +218,10 @@ impl<Q: PacketQueue> Worker<Q> {
     /// The work that no verdict waits for; then what the engine noticed goes to the coordinator.
     fn catch_up(&mut self) {
         let now = clock::now();
-        self.engine.poll(self.pacer.engine_time(now), &mut self.outbox);
+        self.engine
+            .poll_part(self.pacer.engine_time(now), &mut self.outbox, PART);
         self.flush();
+        self.report_commands();
         let mut noticed = false;
         while let Some(event) = self.engine.take_event() {
             self.tell(Notice::Event { at: now, event });
@@ -208,6 +230,22 @@ impl<Q: PacketQueue> Worker<Q> {
         if noticed {
             self.lines.coordinator.wake();
         }
+    }
+
+    /// Replies to the commands whose packets are all out.
+    fn report_commands(&mut self) {
+        if self.under_way.is_empty() || self.engine.is_behind() {
+            return;
+        }
+        let last = clock::now();
+        for (number, outcome, first) in self.under_way.drain(..) {
+            // The coordinator is gone only when the process is about to be.
+            let _ = self
+                .lines
+                .replies
+                .send(Reply::Done(number, outcome, Sent { first, last }));
+        }
+        self.lines.coordinator.wake();
     }
 
     /// Leaves a notice for the coordinator, and never waits for it.
@@ -246,13 +284,16 @@ impl<Q: PacketQueue> Worker<Q> {
             }
             Order::Drain(number) => {
                 self.take_packets(QUEUE_LENGTH as usize)?;
-                Reply::Done(number, Outcome::default(), clock::now())
+                let now = clock::now();
+                Reply::Done(number, Outcome::default(), Sent { first: now, last: now })
             }
             Order::Command(number, command) => {
                 let outcome = self.engine.command(now, command);
-                self.engine.poll(now, &mut self.outbox);
+                self.engine.poll_part(now, &mut self.outbox, PART);
                 self.flush();
-                Reply::Done(number, outcome, clock::now())
+                self.under_way.push((number, outcome, clock::now()));
+                self.report_commands();
+                return Ok(());
             }
             Order::Status(number) => Reply::Status(number, Box::new(self.status())),
         };

@@ -246,7 +246,7 @@ pub struct Engine {
     /// How many deadlines may pile up before those that no longer count are thrown out.
     sweep_at: usize,
     /// Flows with work for the next poll.
-    dirty: Vec<usize>,
+    dirty: VecDeque<usize>,
     half_open: usize,
     /// Clients that had not proved themselves when they came, oldest first; those that have since are passed over.
     unproved: VecDeque<(usize, u32)>,
@@ -266,7 +266,7 @@ impl Engine {
             flows: Slab::new(),
             timers: Timers::default(),
             sweep_at: 64,
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             half_open: 0,
             unproved: VecDeque::new(),
             burdened: false,
@@ -449,7 +449,7 @@ impl Engine {
             && !std::mem::replace(&mut flow.dirty, true)
         {
             self.burdened |= flow.has_followers();
-            self.dirty.push(key);
+            self.dirty.push_back(key);
         }
     }
 
@@ -475,6 +475,12 @@ impl Engine {
 
     /// The work that a verdict does not wait for: acknowledgements, replica segments, due timers. Appends to `out`.
     pub fn poll(&mut self, now: Micros, out: &mut Outbox) {
+        self.poll_part(now, out, usize::MAX);
+    }
+
+    /// As [`Engine::poll`], but begins no further flow's work once `out` holds `most` packets: after a command on ten thousand flows,
+    /// what they owe goes out bit by bit, and packets get their verdicts between. Call again while [`Engine::is_behind`].
+    pub fn poll_part(&mut self, now: Micros, out: &mut Outbox, most: usize) {
         while let Some((at, key, generation)) = self.timers.pop_due(now) {
             if let Some(flow) = self.flows.get_mut(key)
                 && flow.generation == generation
@@ -488,11 +494,11 @@ impl Engine {
         self.burdened = false;
         // A stale connection is cleared before its machine is asked again.
         self.say_answers(out);
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for key in dirty.drain(..) {
+        while out.len() < most
+            && let Some(key) = self.dirty.pop_front()
+        {
             self.work(now, key, out);
         }
-        self.dirty = dirty;
         if self.timers.len() > self.sweep_at {
             let flows = &self.flows;
             self.timers.retain(|at, key, generation| {
@@ -504,6 +510,12 @@ impl Engine {
             self.sweep_at = 2 * self.timers.len() + 64;
         }
         self.say_answers(out);
+    }
+
+    /// Whether flows still have work for the next poll: after a [`Engine::poll_part`] that ended early.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     fn say_answers(&mut self, out: &mut Outbox) {
@@ -653,7 +665,12 @@ impl Engine {
             f(flow, &mut self.cx);
             self.half_open -= usize::from(before && !flow.is_half_open());
             if !std::mem::replace(&mut flow.dirty, true) {
-                self.dirty.push(key);
+                // A client that waits for output that is there goes before those who are only owed a number.
+                if flow.owes_output() {
+                    self.dirty.push_front(key);
+                } else {
+                    self.dirty.push_back(key);
+                }
             }
         }
     }

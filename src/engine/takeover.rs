@@ -149,4 +149,9 @@ impl Flow {
         leg.ack_due = true;
         cx.stats.count(Counter::Takeovers);
     }
+
+    /// A switch has made output available that the client has not had.
+    pub fn owes_output(&self) -> bool {
+        self.switched && self.original().cache.next() > self.client.sent
+    }
 }

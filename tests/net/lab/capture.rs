@@ -110,6 +110,8 @@ impl Drop for Capture {
 pub struct Segment {
     /// When it passed, since 1970.
     pub time: Duration,
+    /// Time to live, or hop limit: tells who has sent it, where each host begins with a number of its own.
+    pub ttl: u8,
     /// TCP source port.
     pub sport: u16,
     /// TCP destination port.
@@ -161,17 +163,18 @@ fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
     let be16 = |bytes: &[u8], at: usize| Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
     let be32 = |bytes: &[u8], at: usize| Some((u32::from(be16(bytes, at)?) << 16) | u32::from(be16(bytes, at + 2)?));
     let ip = frame.get(14..)?;
-    let (tcp, ip_payload) = match be16(frame, 12)? {
+    let (ttl, tcp, ip_payload) = match be16(frame, 12)? {
         0x0800 => {
             let header = usize::from(ip.first()? & 15) * 4;
-            (ip.get(header..)?, usize::from(be16(ip, 2)?).checked_sub(header)?)
+            (*ip.get(8)?, ip.get(header..)?, usize::from(be16(ip, 2)?).checked_sub(header)?)
         }
-        0x86dd => (ip.get(40..)?, usize::from(be16(ip, 4)?)),
+        0x86dd => (*ip.get(7)?, ip.get(40..)?, usize::from(be16(ip, 4)?)),
         _ => return None,
     };
     let header = usize::from(tcp.get(12)? >> 4) * 4;
     Some(Segment {
         time,
+        ttl,
         sport: be16(tcp, 0)?,
         dport: be16(tcp, 2)?,
         seq: be32(tcp, 4)?,

@@ -160,6 +160,16 @@ impl Engine {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("status is not JSON: {e}\n{text}"))
     }
 
+    /// `relevo machine enable` for machine number `machine` of the service `lab`.
+    pub fn enable(&self, machine: usize) {
+        self.tell(&["machine", "enable", "lab", &format!("m{machine}")]);
+    }
+
+    /// `relevo machine disable`, likewise.
+    pub fn disable(&self, machine: usize) {
+        self.tell(&["machine", "disable", "lab", &format!("m{machine}")]);
+    }
+
     /// One of the counters in the status.
     pub fn counter(&self, name: &str) -> u64 {
         let status = self.status();

@@ -19,6 +19,10 @@ pub enum Freeze {
     LinkDown,
     /// Its stack hears and says nothing more, ARP and neighbour discovery included; the link stays up.
     Mute,
+    /// It hears nothing more; what it says by itself gets through. One-way loss of everything.
+    Deaf,
+    /// Nothing that it says gets through; it hears. One-way loss of everything, the other way.
+    Unheard,
 }
 
 impl Freeze {
@@ -36,6 +40,11 @@ const MUTE: &str = "table inet lab_mute {\n chain in { type filter hook prerouti
     chain out { type filter hook output priority -500; policy drop; oifname \"lo\" accept; }\n}\n\
     table arp lab_mute {\n chain in { type filter hook input priority 0; policy drop; }\n}\n";
 
+const DEAF: &str = "table netdev lab_deaf {\n chain in { type filter hook ingress device \"eth0\" priority 0; policy drop; }\n}\n";
+
+const UNHEARD: &str =
+    "table netdev lab_unheard {\n chain out { type filter hook egress device \"eth0\" priority 0; policy drop; }\n}\n";
+
 /// A freeze that waits for its moment: the tool is started and ready, so that pulling it takes well under a millisecond.
 pub struct Trigger {
     tool: Child,
@@ -52,10 +61,15 @@ impl Trigger {
                 command.args(["-n", host.ns(), "-batch", "-"]);
                 (command, "link set eth0 down\n")
             }
-            Freeze::Mute => {
+            Freeze::Mute | Freeze::Deaf | Freeze::Unheard => {
                 let mut command = host.command("nft");
                 command.args(["-f", "-"]);
-                (command, MUTE)
+                let rules = match kind {
+                    Freeze::Deaf => DEAF,
+                    Freeze::Unheard => UNHEARD,
+                    _ => MUTE,
+                };
+                (command, rules)
             }
         };
         let mut tool = command
@@ -138,6 +152,8 @@ pub fn thaw(host: &Host, kind: Freeze) {
             host.add_default_routes();
         }
         Freeze::Mute => host.nft("delete table inet lab_mute\ndelete table arp lab_mute\n"),
+        Freeze::Deaf => host.nft("delete table netdev lab_deaf\n"),
+        Freeze::Unheard => host.nft("delete table netdev lab_unheard\n"),
     }
 }
 

@@ -1,0 +1,262 @@
+//! What the bench has shown: a line for each takeover, removal and calm run, and the tables made of the lines.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::calm::Trouble;
+use crate::lab::surroundings::Surroundings;
+use crate::stage::Kind;
+
+/// Thesis, table 5.6: milliseconds with one, two, three replicas.
+pub const THESIS_SWITCH_MS: [f64; 3] = [5.05, 5.07, 5.64];
+/// Thesis, section 5.3.7: the worst removal of a replica, in microseconds.
+pub const THESIS_REMOVAL_US: f64 = 3.526;
+/// The sizes of the crowd.
+pub const SIZES: [usize; 3] = [1, 100, 10_000];
+
+/// What a reader must not conclude.
+const NOT_SHOWN: &str = "Namespaces on one small machine with veth links: clients, engine, four machines and the capture share two cores, and a wake-up across \
+them takes some 50 µs; nothing about real network cards, switches or longer ways. Kills come one after another, never two at once. The many flows are paced (each asks every \
+40 ms with 100, every 3.8 s with 10,000), so most of ten thousand have nothing under way when the machine dies: what they are owed is an acknowledgement. The gap is that of the \
+whole crowd: from the old original's last byte to anybody on to the first of anybody else to anybody; how long single requests waited is in its own column. A machine's packets are told \
+apart by their time to live, which each begins with a number of its own. The thesis measured other machines, another network and flows of its own; its figures stand beside ours, \
+not against them.";
+
+/// The record of one day and commit.
+pub struct Record {
+    surroundings: Surroundings,
+    path: PathBuf,
+    file: File,
+}
+
+impl Record {
+    /// Goes on with the day's record, or begins it.
+    pub fn open() -> Result<Self> {
+        let surroundings = Surroundings::read();
+        let path = surroundings.file("failover", "jsonl").context("make bench-results")?;
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        Ok(Self {
+            surroundings,
+            path,
+            file,
+        })
+    }
+
+    /// Notes a line.
+    pub fn add(&mut self, line: &Value) -> Result<()> {
+        writeln!(self.file, "{line}").context("write the record")
+    }
+
+    /// Makes tables and plot of all lines of the record; returns the closing line and whether all was well.
+    pub fn finish(&self, beside: &str) -> Result<(String, bool)> {
+        let text = std::fs::read_to_string(&self.path).context("read the record")?;
+        let lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+        let all = Lines(lines);
+        let (closing, good) = all.closing();
+        let (md, svg) = (self.path.with_extension("md"), self.path.with_extension("svg"));
+        crate::plot::draw(&svg, &all).with_context(|| format!("draw {}", svg.display()))?;
+        let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let markdown = format!(
+            "{}\n\n{} Beside it, on the same cores: {beside}\n\n{}\n![Gap and switch by kind of failure]({})\n\n{}\n{}\n{}\nEvery line: [{jsonl}]({jsonl}). \
+             What it does not show: {NOT_SHOWN}\n\n    {closing}\n",
+            self.surroundings.title("Failover"),
+            self.surroundings,
+            all.deaths(),
+            name(&svg),
+            all.by_replicas(),
+            all.removals(),
+            all.calm(),
+            jsonl = name(&self.path),
+        );
+        std::fs::write(&md, markdown).with_context(|| format!("write {}", md.display()))?;
+        println!("written: {} and .jsonl, .svg", md.display());
+        Ok((closing, good))
+    }
+}
+
+/// All lines of a record.
+pub struct Lines(Vec<Value>);
+
+impl Lines {
+    fn of(&self, what: &'static str) -> impl Iterator<Item = &Value> {
+        self.0.iter().filter(move |line| line["what"] == what)
+    }
+
+    /// The deaths that a filter picks.
+    pub fn picked(&self, kind: Option<Kind>, replicas: Option<usize>, flows: Option<usize>) -> Vec<&Value> {
+        self.of("death")
+            .filter(|l| kind.is_none_or(|k| l["kind"] == k.name()))
+            .filter(|l| replicas.is_none_or(|r| l["replicas"] == r))
+            .filter(|l| flows.is_none_or(|f| l["flows"] == f))
+            .collect()
+    }
+
+    fn deaths(&self) -> String {
+        let mut text = String::from(
+            "Times in milliseconds, p50 / p99 / greatest. *Detection*: from the first suspicion to the decision. *Switch*: from the decision until every flow had \
+             its new original and the first packet in its name was out (the thesis's definition). *All sent*: until the last packet that the takeover owes was out. \
+             *Gap*: from the last byte of the old original to the first of another machine at the client. *Wait*: the request that waited longest, in each takeover.\n\n\
+             | failure | replicas | flows | takeovers | not noticed | detection | switch | all sent | gap | wait | lost | resets |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+        );
+        for kind in Kind::ALL {
+            for replicas in 1..=3 {
+                for flows in SIZES {
+                    let lines = self.picked(Some(kind), Some(replicas), Some(flows));
+                    if !lines.is_empty() {
+                        let _ = writeln!(text, "| {} | {replicas} | {flows} {}", kind.name(), cells(&lines));
+                    }
+                }
+            }
+        }
+        let all: Vec<&Value> = self.of("death").collect();
+        let _ = writeln!(text, "| **all** | | {}\n", cells(&all));
+        for kind in Kind::ALL {
+            let _ = writeln!(text, "- {}", kind.what());
+        }
+        text
+    }
+
+    fn by_replicas(&self) -> String {
+        let mut text = String::from(
+            "| replicas | thesis, table 5.6, mean | switch here, 1 flow, mean | 100 flows | 10,000 flows |\n|---|---|---|---|---|\n",
+        );
+        for (replicas, thesis) in (1..).zip(THESIS_SWITCH_MS) {
+            let mean = |flows| {
+                let values = ms(&self.picked(None, Some(replicas), Some(flows)), "redirect_us", 1e3);
+                format!("{:.3} ms", values.iter().sum::<f64>() / values.len().max(1) as f64)
+            };
+            let [one, hundred, many] = SIZES.map(mean);
+            let _ = writeln!(text, "| {replicas} | {thesis} ms | {one} | {hundred} | {many} |");
+        }
+        text
+    }
+
+    fn removals(&self) -> String {
+        let us = |what| sorted(self.of(what).filter_map(|l| l["us_a_flow"].as_f64()));
+        let (real, alone) = (us("removal"), us("engine-removal"));
+        let mut text = format!(
+            "Removal of a replica from 10,000 flows, microseconds a flow, p50 / p99 / greatest: {} in the running daemon, from the decision until the last worker had sent what \
+             follows ({} removals); {} in the engine alone, on one core. The thesis (5.3.7) has {THESIS_REMOVAL_US} for one connection.\n\n",
+            figures(&real, 2),
+            real.len(),
+            figures(&alone, 2),
+        );
+        let _ = writeln!(
+            text,
+            "The engine alone, one shard on one core, every flow with an answer of the replicas to be sent: \n\n\
+             | replicas | flows | switch pass, ms | all packets made, ms |\n|---|---|---|---|"
+        );
+        let mut cells: BTreeMap<(u64, u64), Vec<&Value>> = BTreeMap::new();
+        for line in self.of("engine-takeover") {
+            let number = |name: &str| line[name].as_u64().unwrap_or(0);
+            cells.entry((number("replicas"), number("flows"))).or_default().push(line);
+        }
+        for ((replicas, flows), lines) in cells {
+            let _ = writeln!(
+                text,
+                "| {replicas} | {flows} | {} | {} |",
+                figures(&ms(&lines, "pass_us", 1e3), 3),
+                figures(&ms(&lines, "made_us", 1e3), 3)
+            );
+        }
+        text
+    }
+
+    fn calm(&self) -> String {
+        let mut text = String::from("| must not fail over | runs | false takeovers | replicas taken out | lost | resets |\n|---|---|---|---|---|---|\n");
+        for trouble in Trouble::ALL {
+            let lines: Vec<&Value> = self.of("calm").filter(|l| l["trouble"] == trouble.name()).collect();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                trouble.what(),
+                lines.len(),
+                sum(&lines, "false"),
+                sum(&lines, "evicted"),
+                sum(&lines, "lost"),
+                sum(&lines, "resets")
+            );
+        }
+        text
+    }
+
+    /// The closing line, and whether nothing was lost, reset or taken over without need.
+    fn closing(&self) -> (String, bool) {
+        let deaths: Vec<&Value> = self.of("death").collect();
+        let calm: Vec<&Value> = self.of("calm").collect();
+        let all: Vec<&Value> = deaths.iter().chain(&calm).copied().collect();
+        let (lost, reset, wrong) = (sum(&all, "lost"), sum(&all, "resets"), sum(&calm, "false"));
+        let taken = deaths.iter().filter(|l| l["noticed"] == true).count();
+        let switch = percentile(&ms(&deaths, "redirect_us", 1.0), 99);
+        let gap = percentile(&ms(&deaths, "gap_ms", 1.0), 99);
+        let line = format!(
+            "failover: runs={taken} lost={lost} reset={reset} false={wrong} switch_p99_us={switch:.0} gap_p99_ms={gap:.1}"
+        );
+        (line, lost + reset + wrong == 0 && taken == deaths.len())
+    }
+}
+
+/// The cells of a row of deaths.
+fn cells(lines: &[&Value]) -> String {
+    let noticed = lines.iter().filter(|l| l["noticed"] == true).count();
+    format!(
+        "| {noticed} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        lines.len() - noticed,
+        figures(&ms(lines, "detect_us", 1e3), 1),
+        figures(&ms(lines, "redirect_us", 1e3), 3),
+        figures(&ms(lines, "switch_us", 1e3), 2),
+        figures(&ms(lines, "gap_ms", 1.0), 1),
+        figures(&ms(lines, "wait_ms", 1.0), 1),
+        sum(lines, "lost"),
+        sum(lines, "resets")
+    )
+}
+
+/// A column, divided, sorted.
+pub fn ms(lines: &[&Value], name: &str, unit: f64) -> Vec<f64> {
+    sorted(lines.iter().filter_map(|l| l[name].as_f64()).map(|v| v / unit))
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn sum(lines: &[&Value], name: &str) -> u64 {
+    lines.iter().filter_map(|l| l[name].as_u64()).sum()
+}
+
+/// Of sorted values; the nearest rank.
+pub fn percentile(sorted: &[f64], of_hundred: usize) -> f64 {
+    let rank = (sorted.len() * of_hundred).div_ceil(100).saturating_sub(1);
+    sorted.get(rank).copied().unwrap_or(f64::NAN)
+}
+
+fn figures(sorted: &[f64], digits: usize) -> String {
+    if sorted.is_empty() {
+        return "none".into();
+    }
+    let [half, most, all] = [50, 99, 100].map(|p| percentile(sorted, p));
+    format!("{half:.digits$} / {most:.digits$} / {all:.digits$}")
+}
+
+/// A line of the record for a death.
+pub fn death(kind: Kind, flows: usize, death: &crate::stage::Death, sight: Option<crate::sight::Sight>) -> Value {
+    let of_takeover = |name: &str| death.takeover.as_ref().map_or(Value::Null, |t| t[name].clone());
+    json!({
+        "what": "death", "kind": kind.name(), "replicas": death.replicas, "flows": flows, "noticed": death.takeover.is_some(),
+        "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"),
+        "switch_us": of_takeover("switch_us"), "moved": of_takeover("flows"), "lost": of_takeover("lost").as_u64().unwrap_or(0),
+        "gap_ms": sight.map(|s| s.gap.as_secs_f64() * 1e3), "wait_ms": sight.map(|s| s.longest_wait.as_secs_f64() * 1e3),
+        "waited": sight.map(|s| s.waited), "resets": 0,
+    })
+}

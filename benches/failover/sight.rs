@@ -1,0 +1,66 @@
+//! What the client saw of a death, out of the capture of its interface, by the kernel's time stamps.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::lab::capture::Segment;
+use crate::stage::{Death, PORT, sender};
+
+/// What a death did to the clients.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    /// From the old original's last byte to the first that is not its own: of any connection.
+    pub gap: Duration,
+    /// The longest that a request has waited for its answer, of those that had been asked before that first byte and were answered after the old
+    /// original's last.
+    pub longest_wait: Duration,
+    /// Requests of that kind.
+    pub waited: usize,
+}
+
+/// Looks at a death. `None` if the clients were never answered by anybody else, or not at all before.
+pub fn of(segments: &[Segment], death: &Death) -> Option<Sight> {
+    let struck = since_1970(death.struck);
+    let (last, first) = gap(segments, death.old, struck)?;
+    // The request that each connection waits on.
+    let mut asked: HashMap<u16, Duration> = HashMap::new();
+    let mut waits = Vec::new();
+    for segment in segments.iter().filter(|s| s.len > 0) {
+        if segment.dport == PORT {
+            asked.entry(segment.sport).or_insert(segment.time);
+        } else if let Some(since) = asked.remove(&segment.dport)
+            && since < first
+            && segment.time >= first
+        {
+            waits.push(segment.time.saturating_sub(since));
+        }
+    }
+    Some(Sight {
+        gap: first.saturating_sub(last),
+        longest_wait: waits.iter().max().copied().unwrap_or_default(),
+        waited: waits.len(),
+    })
+}
+
+/// When the old original's last byte came, and the next of anybody else.
+pub fn gap(segments: &[Segment], old: usize, struck: Duration) -> Option<(Duration, Duration)> {
+    // Nobody lives on for longer than that unnoticed; what the machine says when it is mended is the fence's matter.
+    let end = struck + Duration::from_secs(4);
+    let begin = struck.saturating_sub(Duration::from_secs(4));
+    let answers = || {
+        segments
+            .iter()
+            .filter(|s| s.sport == PORT && s.len > 0 && s.time > begin && s.time < end)
+    };
+    let last = answers().filter(|s| sender(s.ttl) == Some(old)).map(|s| s.time).max()?;
+    let first = answers()
+        .filter(|s| sender(s.ttl) != Some(old) && s.time > struck)
+        .map(|s| s.time)
+        .min()?;
+    Some((last, first))
+}
+
+/// A time as captures have it.
+pub fn since_1970(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
