@@ -7,7 +7,10 @@
     reason = "a global allocator is unsafe by its trait; the one here only counts and hands on to the system's"
 )]
 
-#[allow(dead_code, reason = "shared with the bench, which measures what is only counted here")]
+#[allow(
+    dead_code,
+    reason = "shared with the bench, which measures what is only counted here"
+)]
 #[path = "../benches/failover/pure.rs"]
 mod pure;
 
@@ -425,5 +428,9 @@ fn what_a_takeover_owes_goes_out_in_parts_each_packet_once() {
         }
     }
     assert_eq!(answered.iter().filter(|n| **n == 1).count(), usize::from(FLOWS));
-    assert_eq!(answered.iter().sum::<usize>(), usize::from(FLOWS), "nobody is answered twice");
+    assert_eq!(
+        answered.iter().sum::<usize>(),
+        usize::from(FLOWS),
+        "nobody is answered twice"
+    );
 }

@@ -125,7 +125,10 @@ impl Choice {
 }
 
 fn measure(choice: &Choice) -> anyhow::Result<bool> {
-    println!("failover: {} runs of {:?} with {:?} flows", choice.runs, choice.kinds, choice.sizes);
+    println!(
+        "failover: {} runs of {:?} with {:?} flows",
+        choice.runs, choice.kinds, choice.sizes
+    );
     let mut record = Record::open()?;
     if choice.wants("engine") {
         engine_alone(choice, &mut record)?;
@@ -144,7 +147,12 @@ fn measure(choice: &Choice) -> anyhow::Result<bool> {
             let mut done = 0;
             calm::run(trouble, CALM_EACH * choice.runs, |line| {
                 done += 1;
-                progress(&format!("{}: run {done} of {}, false {}", trouble.name(), CALM_EACH * choice.runs, line["false"]));
+                progress(&format!(
+                    "{}: run {done} of {}, false {}",
+                    trouble.name(),
+                    CALM_EACH * choice.runs,
+                    line["false"]
+                ));
                 record.add(line)
             })?;
         }
@@ -208,7 +216,11 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
                         line["redirect_us"],
                         line["switch_us"],
                         line["gap_ms"].as_f64().unwrap_or(f64::NAN),
-                        if round.lost.is_empty() { "" } else { ", CONNECTIONS LOST" },
+                        if round.lost.is_empty() {
+                            ""
+                        } else {
+                            ", CONNECTIONS LOST"
+                        },
                     ));
                 }
             }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::lab::capture::{SYN, Segment};
 use crate::sight::{gap, since_1970};
 use crate::stage::{Kind, PORT, Stage, sender};
 
 const SIZE: (u32, u32) = (1_000, 400);
-/// What is shown before the failure, and after the first byte of the new original, in milliseconds.
+/// What is shown before the original's last byte, and after the first byte of the new original, in milliseconds.
 const MARGIN: f64 = 3.0;
 /// What the engine probes from (R14).
 const PROBE_PORT: u16 = 9;
@@ -24,7 +25,7 @@ const LANES: [&str; 4] = [
     "m1, a replica: answers",
 ];
 
-/// A mark: lane, milliseconds after the failure, what it is.
+/// A mark: lane, milliseconds after the original's last byte, what it is.
 struct Mark {
     lane: usize,
     at: f64,
@@ -45,7 +46,8 @@ pub fn take(file: &Path) -> Result<()> {
     let death = round.deaths.first().context("no death")?;
     let struck = since_1970(death.struck);
     let (last, first) = gap(&round.client, death.old, struck).context("the client was not answered by anybody else")?;
-    let ms = |time: Duration| (time.as_secs_f64() - struck.as_secs_f64()) * 1e3;
+    // The tool that silences a machine takes its time; the last that the client heard of it is a moment that nobody has to guess.
+    let ms = |time: Duration| (time.as_secs_f64() - last.as_secs_f64()) * 1e3;
     let takeover = death.takeover.as_ref().context("no takeover")?;
     let us = |name: &str| takeover[name].as_f64().unwrap_or(0.0) / 1e3;
     let over = ms(since_1970(death.logged.context("no line in the log")?));
@@ -53,15 +55,15 @@ pub fn take(file: &Path) -> Result<()> {
     let decided = over - us("switch_us");
     let suspected = decided - us("detect_us");
     let moments = [
-        (0.0, "frozen".to_owned()),
-        (suspected, format!("suspected, {suspected:.1} ms")),
-        (decided, format!("proved and decided, {decided:.1} ms")),
+        (0.0, "last byte of m0".to_owned()),
+        (suspected, format!("m0 suspected, {suspected:.1} ms")),
+        (decided, format!("proved dead, {decided:.1} ms")),
         (ms(first), format!("first byte of m1, {:.1} ms", ms(first))),
     ];
     let marks = marks(&round.client, &round.machines, ms);
     let title = format!(
         "A frozen original: {:.1} ms from its last byte to the first of its successor, reason {}",
-        ms(first) - ms(last),
+        ms(first),
         takeover["reason"].as_str().unwrap_or_default()
     );
     draw(file, &title, &marks, &moments, ms(first) + MARGIN).map_err(|e| anyhow!("{e}"))?;
@@ -108,44 +110,61 @@ fn draw(
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let lanes = LANES.len() as f64;
+    // The names of the lanes stand left of what is shown.
+    let names = -MARGIN - 0.25 * (end + MARGIN);
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 15))
         .margin(10)
         .x_label_area_size(28)
-        .build_cartesian_2d(-MARGIN - 5.0..end, -0.9..lanes + 0.9)?;
+        .build_cartesian_2d(names..end, -0.9..lanes + 0.9)?;
     chart
         .configure_mesh()
-        .disable_y_mesh()
+        .disable_mesh()
         .disable_y_axis()
-        .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|v| format!("{v:.0} ms"))
+        .x_label_formatter(&|v| {
+            if *v < -MARGIN {
+                String::new()
+            } else {
+                format!("{v:.0} ms")
+            }
+        })
         .draw()?;
     let height = |lane: usize| lanes - lane as f64 - 0.5;
     for (lane, name) in LANES.iter().enumerate() {
         let y = height(lane);
         chart.draw_series(LineSeries::new([(-MARGIN, y), (end, y)], RGBColor(200, 200, 200)))?;
-        chart.draw_series([Text::new(*name, (-MARGIN - 4.8, y + 0.08), ("sans-serif", 12))])?;
+        chart.draw_series([Text::new(*name, (names, y + 0.08), ("sans-serif", 12))])?;
     }
     for (i, (at, what)) in moments.iter().enumerate() {
         chart.draw_series(LineSeries::new([(*at, -0.5), (*at, lanes)], RGBColor(120, 120, 120)))?;
-        let y = lanes + 0.75 - 0.22 * i as f64;
-        chart.draw_series([Text::new(what.clone(), (*at + 0.1, y), ("sans-serif", 12))])?;
+        let y = lanes + 0.8 - 0.22 * i as f64;
+        // The later ones are read leftwards, so that they stay within the picture.
+        let (x, side) = if *at > end / 2.0 {
+            (at - 0.1, HPos::Right)
+        } else {
+            (at + 0.1, HPos::Left)
+        };
+        let style = ("sans-serif", 12)
+            .into_font()
+            .color(&BLACK)
+            .pos(Pos::new(side, VPos::Top));
+        chart.draw_series([Text::new(what.clone(), (x, y), style)])?;
     }
     for mark in marks.iter().filter(|m| m.at > -MARGIN && m.at < end) {
         chart.draw_series([Circle::new((mark.at, height(mark.lane)), 4, mark.colour.filled())])?;
     }
     let legend = [
         (FROM_CLIENT, "the client's request"),
-        (OLD, "of the original"),
-        (NEW, "of the replica, then of the new original"),
-        (ENGINE, "said by the engine in its name"),
+        (OLD, "of m0"),
+        (NEW, "of m1"),
+        (ENGINE, "m1's, kept by the engine"),
         (PROBE, "probe"),
     ];
-    let step = (end + MARGIN) / legend.len() as f64;
+    let step = (end - names) / legend.len() as f64;
     for (i, (colour, what)) in legend.into_iter().enumerate() {
-        let x = -MARGIN + step * i as f64;
+        let x = names + step * (i as f64 + 0.05);
         chart.draw_series([Circle::new((x, -0.7), 4, colour.filled())])?;
-        chart.draw_series([Text::new(what, (x + end * 0.01, -0.62), ("sans-serif", 11))])?;
+        chart.draw_series([Text::new(what, (x + step * 0.05, -0.62), ("sans-serif", 11))])?;
     }
     root.present()?;
     Ok(())

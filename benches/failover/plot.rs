@@ -24,14 +24,14 @@ struct Panel {
 
 const PANELS: [Panel; 2] = [
     Panel {
-        title: "last byte of the old original to first byte of the new one, ms (line: 20 ms)",
+        title: "last byte of the old original to first byte of the new one, ms; 1, 100, 10,000 flows (line: 20 ms)",
         column: "gap_ms",
         unit: 1.0,
         range: 1.0..2_000.0,
         bound: 20.0,
     },
     Panel {
-        title: "decision to first packet redirected, ms (line: thesis, 5.05 ms)",
+        title: "decision to first packet redirected, ms; 1, 100, 10,000 flows (line: thesis, 5.05 ms)",
         column: "redirect_us",
         unit: 1e3,
         range: 0.02..200.0,
@@ -81,9 +81,13 @@ fn one(
             });
             chart.draw_series(points)?;
         }
-        let label = format!("{} (1, 100, 10,000 flows)", kind.name());
-        let at = chart.backend_coord(&(i as f64 + 0.04, panel.range.start));
-        area.draw(&Text::new(label, (at.0 - area_left(area), at.1 + 6 - area_top(area)), ("sans-serif", 10)))?;
+        let label = kind.name().to_owned();
+        let at = chart.backend_coord(&(i as f64 + 0.3, panel.range.start));
+        area.draw(&Text::new(
+            label,
+            (at.0 - area_left(area), at.1 + 6 - area_top(area)),
+            ("sans-serif", 10),
+        ))?;
     }
     Ok(())
 }

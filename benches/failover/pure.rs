@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use relevo::engine::{
-    Command, DetectSpec, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Meta, Micros,
-    Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+    Command, DetectSpec, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Meta,
+    Micros, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 
@@ -198,7 +198,10 @@ fn segment(src: SocketAddr, dst: SocketAddr, (seq, ack): (u32, u32), flags: Flag
             mss: syn.then_some(1_460),
             wscale: syn.then_some(7),
             sack_permitted: syn,
-            timestamps: Some(Timestamps { val: 1_000, ecr: if flags == Flags::SYN { 0 } else { 1_000 } }),
+            timestamps: Some(Timestamps {
+                val: 1_000,
+                ecr: if flags == Flags::SYN { 0 } else { 1_000 },
+            }),
             ..Options::default()
         },
         payload: (data, &[]),

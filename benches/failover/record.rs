@@ -62,7 +62,11 @@ impl Record {
         let (closing, good) = all.closing();
         let (md, svg) = (self.path.with_extension("md"), self.path.with_extension("svg"));
         crate::plot::draw(&svg, &all).with_context(|| format!("draw {}", svg.display()))?;
-        let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = |path: &PathBuf| {
+            path.file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default()
+        };
         let markdown = format!(
             "{}\n\n{} Beside it, on the same cores: {beside}\n\n{}\n![Gap and switch by kind of failure]({})\n\n{}\n{}\n{}\nEvery line: [{jsonl}]({jsonl}). \
              What it does not show: {NOT_SHOWN}\n\n    {closing}\n",
@@ -157,7 +161,10 @@ impl Lines {
         let mut cells: BTreeMap<(u64, u64), Vec<&Value>> = BTreeMap::new();
         for line in self.of("engine-takeover") {
             let number = |name: &str| line[name].as_u64().unwrap_or(0);
-            cells.entry((number("replicas"), number("flows"))).or_default().push(line);
+            cells
+                .entry((number("replicas"), number("flows")))
+                .or_default()
+                .push(line);
         }
         for ((replicas, flows), lines) in cells {
             let _ = writeln!(
@@ -171,7 +178,9 @@ impl Lines {
     }
 
     fn calm(&self) -> String {
-        let mut text = String::from("| must not fail over | runs | false takeovers | replicas taken out | lost | resets |\n|---|---|---|---|---|---|\n");
+        let mut text = String::from(
+            "| must not fail over | runs | false takeovers | replicas taken out | lost | resets |\n|---|---|---|---|---|---|\n",
+        );
         for trouble in Trouble::ALL {
             let lines: Vec<&Value> = self.of("calm").filter(|l| l["trouble"] == trouble.name()).collect();
             let _ = writeln!(

@@ -61,7 +61,12 @@ pub fn serve(port: u16) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from(listener);
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&poller, &listener, epoll::EventData::new_u64(u64::MAX), epoll::EventFlags::IN)?;
+    epoll::add(
+        &poller,
+        &listener,
+        epoll::EventData::new_u64(u64::MAX),
+        epoll::EventFlags::IN,
+    )?;
     let mut connections: Vec<Option<(TcpStream, Vec<u8>)>> = Vec::new();
     let mut closing: Option<Instant> = None;
     let tick = Timespec {
@@ -203,7 +208,13 @@ impl Clients {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        std::mem::take(&mut *self.seen.wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .seen
+                .wrong
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        )
     }
 }
 
@@ -299,7 +310,10 @@ fn ask(connections: &mut [Connection], work: &Work, seen: &Seen, stop: &AtomicBo
             }
         }
         let wait = due.peek().map_or(Duration::from_millis(10), |next| {
-            next.0.0.saturating_duration_since(Instant::now()).min(Duration::from_millis(10))
+            next.0
+                .0
+                .saturating_duration_since(Instant::now())
+                .min(Duration::from_millis(10))
         });
         let wait = Timespec {
             tv_sec: 0,
@@ -310,7 +324,9 @@ fn ask(connections: &mut [Connection], work: &Work, seen: &Seen, stop: &AtomicBo
             Err(error) => return Err(error.into()),
         }
         for event in events.drain(..) {
-            let Ok(i) = usize::try_from(event.data.u64()) else { continue };
+            let Ok(i) = usize::try_from(event.data.u64()) else {
+                continue;
+            };
             if hear(&mut connections[i], i, seen) {
                 due.push(std::cmp::Reverse((Instant::now() + work.pause, i)));
             }

@@ -183,12 +183,20 @@ impl Stage {
     }
 
     /// A round: the crowd connects, the original dies three times.
-    pub fn round(&mut self, engine: &Engine, kind: Kind, connections: usize, all_captures: bool) -> anyhow::Result<Round> {
+    pub fn round(
+        &mut self,
+        engine: &Engine,
+        kind: Kind,
+        connections: usize,
+        all_captures: bool,
+    ) -> anyhow::Result<Round> {
         let resets = counters::resets_seen(self.lab.client());
         let capture = Capture::start(self.lab.client(), "eth0", self.lab.dir());
         let others: Vec<Capture> = if all_captures {
             let machines = self.lab.machines().iter();
-            machines.map(|host| Capture::start(host, "eth0", self.lab.dir())).collect()
+            machines
+                .map(|host| Capture::start(host, "eth0", self.lab.dir()))
+                .collect()
         } else {
             Vec::new()
         };
@@ -241,7 +249,9 @@ impl Stage {
         };
         // The log, not the status: asking would keep the workers from what is to be measured.
         let line = wait_for_line(engine, log_before, "takeover ");
-        let last = line.as_ref().map(|_| engine.status()["services"][0]["last_takeover"].clone());
+        let last = line
+            .as_ref()
+            .map(|_| engine.status()["services"][0]["last_takeover"].clone());
         Death {
             struck,
             old,
@@ -331,7 +341,11 @@ fn wait_for_line(engine: &Engine, from: usize, text: &str) -> Option<String> {
     let start = Instant::now();
     loop {
         let log = engine.log();
-        let line = log.get(from..).unwrap_or_default().lines().find(|line| line.contains(text));
+        let line = log
+            .get(from..)
+            .unwrap_or_default()
+            .lines()
+            .find(|line| line.contains(text));
         if line.is_some() || start.elapsed() > NOTICE {
             return line.map(str::to_owned);
         }
@@ -353,5 +367,9 @@ fn time_of(line: &str) -> Option<SystemTime> {
     let hour = now.as_secs() / 3_600 * 3_600;
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(hour) + Duration::from_secs_f64(within);
     // Written just before the hour, read just after it.
-    Some(if time > SystemTime::now() { time - Duration::from_secs(3_600) } else { time })
+    Some(if time > SystemTime::now() {
+        time - Duration::from_secs(3_600)
+    } else {
+        time
+    })
 }

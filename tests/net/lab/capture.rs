@@ -166,7 +166,11 @@ fn segment(frame: &[u8], time: Duration) -> Option<Segment> {
     let (ttl, tcp, ip_payload) = match be16(frame, 12)? {
         0x0800 => {
             let header = usize::from(ip.first()? & 15) * 4;
-            (*ip.get(8)?, ip.get(header..)?, usize::from(be16(ip, 2)?).checked_sub(header)?)
+            (
+                *ip.get(8)?,
+                ip.get(header..)?,
+                usize::from(be16(ip, 2)?).checked_sub(header)?,
+            )
         }
         0x86dd => (*ip.get(7)?, ip.get(40..)?, usize::from(be16(ip, 4)?)),
         _ => return None,

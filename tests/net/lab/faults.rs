@@ -40,7 +40,8 @@ const MUTE: &str = "table inet lab_mute {\n chain in { type filter hook prerouti
     chain out { type filter hook output priority -500; policy drop; oifname \"lo\" accept; }\n}\n\
     table arp lab_mute {\n chain in { type filter hook input priority 0; policy drop; }\n}\n";
 
-const DEAF: &str = "table netdev lab_deaf {\n chain in { type filter hook ingress device \"eth0\" priority 0; policy drop; }\n}\n";
+const DEAF: &str =
+    "table netdev lab_deaf {\n chain in { type filter hook ingress device \"eth0\" priority 0; policy drop; }\n}\n";
 
 const UNHEARD: &str =
     "table netdev lab_unheard {\n chain out { type filter hook egress device \"eth0\" priority 0; policy drop; }\n}\n";
