@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use relevo::engine::{
     Command, DetectSpec, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Meta,
-    Micros, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+    Micros, Original, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 
@@ -223,6 +223,7 @@ fn engine(machines: usize) -> Engine {
         psc: psc(),
         source: SourceMode::Psc,
         max_lag: MaxLag::Bytes(0),
+        original: Original::First,
         successor: Successor::First,
         replica_timeout: 60_000 * MILLISECOND,
         detect: DetectSpec {

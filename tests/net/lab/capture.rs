@@ -404,6 +404,7 @@ mod tests {
             flags,
             len,
             window,
+            ttl: 64,
         }
     }
 
@@ -418,6 +419,7 @@ mod tests {
             flags,
             len,
             window,
+            ttl: 64,
         }
     }
 
