@@ -125,7 +125,7 @@ impl Crowd {
             return None;
         }
         let asked = p.seq.0.wrapping_sub(CLIENT_ISN.wrapping_add(1)) / len(REQUEST);
-        let at = isn(m).wrapping_add(1 + asked * len(ANSWER));
+        let at = isn(m).wrapping_add(asked.wrapping_mul(len(ANSWER)).wrapping_add(1));
         let say = |flags, seq, data| Some(segment(p.dst, p.src, (seq, ack), flags, data));
         if syn {
             say(Flags::SYN | Flags::ACK, isn(m), b"")
