@@ -65,7 +65,7 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     assert_eq!(engine.original(), "m2");
     assert_eq!(last_takeover(&engine, "stayed"), 0);
     assert_eq!(last_takeover(&engine, "flows"), engine.counter("handovers_level"));
-    assert_eq!(counters::retransmissions(cluster.lab.client()), 0);
+    assert_eq!(counters::lost_to(cluster.lab.client()), 0);
     cluster.assert_identical(&[0, 1, 2], &orders);
     cluster.assert_no_resets();
 }
@@ -80,7 +80,7 @@ fn a_disabled_original_hands_over_first() {
         (engine.original(), engine.machine_state(0)),
         ("m1".into(), "disabled".into())
     );
-    assert_eq!(counters::retransmissions(cluster.lab.client()), 0);
+    assert_eq!(counters::lost_to(cluster.lab.client()), 0);
     cluster.assert_identical(&[1, 2], &orders);
     cluster.assert_no_resets();
 }

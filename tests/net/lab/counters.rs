@@ -67,3 +67,10 @@ pub fn snmp(host: &Host, group: &str, name: &str) -> u64 {
 pub fn retransmissions(host: &Host) -> u64 {
     snmp(host, "Tcp", "RetransSegs")
 }
+
+/// Retransmissions for which the host took a segment to be lost, by duplicates or by its timer. Linux' tail loss probes (RFC 8985), which a
+/// loaded machine draws whenever an answer takes some milliseconds, are not among them.
+pub fn lost_to(host: &Host) -> u64 {
+    let names = ["TCPTimeouts", "TCPFastRetrans", "TCPSlowStartRetrans"];
+    names.iter().map(|name| snmp(host, "TcpExt", name)).sum()
+}
