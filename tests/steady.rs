@@ -15,8 +15,8 @@
 mod pure;
 
 use relevo::engine::{
-    Counter, DetectSpec, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, ServiceSpec,
-    SourceMode, Successor, UnknownPolicy, Verdict,
+    Counter, DetectSpec, DivergePolicy, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Original,
+    Outbox, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -123,6 +123,7 @@ fn engine(max_lag: MaxLag) -> Engine {
             hang: None,
             vote: 20 * MS,
         },
+        diverge: DivergePolicy::Warn,
         unknown: UnknownPolicy::Reset,
         machines: machines.collect(),
     };

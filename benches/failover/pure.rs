@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use relevo::engine::{
-    Command, DetectSpec, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Meta,
-    Micros, Original, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+    Command, DetectSpec, DivergePolicy, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec,
+    MaxLag, Meta, Micros, Original, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
+    Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 
@@ -224,6 +225,7 @@ fn engine(machines: usize) -> Engine {
         source: SourceMode::Psc,
         max_lag: MaxLag::Bytes(0),
         original: Original::First,
+        diverge: DivergePolicy::Warn,
         successor: Successor::First,
         replica_timeout: 60_000 * MILLISECOND,
         detect: DetectSpec {

@@ -3,7 +3,9 @@
 use std::ops::RangeInclusive;
 
 use super::{DirectPolicy, QueueKind};
-use crate::engine::{DetectSpec, MILLISECOND, MaxLag, Micros, Original, SECOND, SourceMode, Successor, UnknownPolicy};
+use crate::engine::{
+    DetectSpec, DivergePolicy, MILLISECOND, MaxLag, Micros, Original, SECOND, SourceMode, Successor, UnknownPolicy,
+};
 
 /// `[engine] workers`: queues, and threads to serve them.
 pub const WORKERS: u16 = 2;
@@ -48,6 +50,9 @@ pub const ORIGINAL: Original = Original::First;
 pub const SUCCESSOR: Successor = Successor::First;
 /// `replica_timeout` (R15).
 pub const REPLICA_TIMEOUT: Micros = 200 * MILLISECOND;
+/// `diverge` (R17): a difference is worth knowing, and mostly harmless, as a date or an id of equal length is. Output of another length
+/// makes a leg unfit by any policy.
+pub const DIVERGE: DivergePolicy = DivergePolicy::Warn;
 /// `direct`.
 pub const DIRECT: DirectPolicy = DirectPolicy::Stop;
 /// `unknown` (R19).

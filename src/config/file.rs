@@ -9,7 +9,9 @@ use super::problems::{At, Collector, Problems};
 use super::reader::{Reader, integer};
 use super::values::{DURATION, SIZE, parse_duration, parse_ports, parse_size};
 use super::{Config, DirectPolicy, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
-use crate::engine::{DetectSpec, Limits, MaxLag, Micros, Original, SourceMode, Successor, UnknownPolicy};
+use crate::engine::{
+    DetectSpec, DivergePolicy, Limits, MaxLag, Micros, Original, SourceMode, Successor, UnknownPolicy,
+};
 
 /// A service as read, with the places of what [`validate`] compares.
 pub(super) struct RawService {
@@ -22,6 +24,7 @@ pub(super) struct RawService {
     original: Original,
     successor: Successor,
     detect: DetectSpec,
+    diverge: DivergePolicy,
     unknown: UnknownPolicy,
     pub(super) source: SourceMode,
     pub(super) direct: At<DirectPolicy>,
@@ -157,6 +160,11 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
     });
     let replica_timeout = table.or(p, "replica_timeout", defaults::REPLICA_TIMEOUT, duration);
     let detect = read_detect(p, &mut table);
+    let diverge = table.or(p, "diverge", defaults::DIVERGE, |value| {
+        let named = |policy: &DivergePolicy| value.as_str() == Some(policy.name());
+        let expected = || "\"off\", \"warn\", \"ineligible\" or \"evict\"".to_owned();
+        DivergePolicy::ALL.into_iter().find(named).ok_or_else(expected)
+    });
     let unknown = table.or(p, "unknown", defaults::UNKNOWN, |value| match value.as_str() {
         Some("reset") => Ok(UnknownPolicy::Reset),
         Some("drop") => Ok(UnknownPolicy::Drop),
@@ -190,6 +198,7 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         original: original.value,
         successor: successor.value,
         detect,
+        diverge: diverge.value,
         unknown: unknown.value,
         direct,
     })
@@ -260,6 +269,7 @@ impl RawService {
             successor: self.successor,
             replica_timeout: self.replica_timeout.value,
             detect: self.detect,
+            diverge: self.diverge,
             unknown: self.unknown,
             direct: self.direct.value,
             machines: self.machines.into_iter().map(machine).collect(),

@@ -22,8 +22,8 @@ pub use problems::{Problem, Problems};
 pub use values::parse_duration;
 
 use crate::engine::{
-    DetectSpec, EngineSpec, Limits, MachineSpec, MaxLag, Micros, Original, ServiceSpec, SourceMode, Successor,
-    UnknownPolicy,
+    DetectSpec, DivergePolicy, EngineSpec, Limits, MachineSpec, MaxLag, Micros, Original, ServiceSpec, SourceMode,
+    Successor, UnknownPolicy,
 };
 
 /// The most machines that one service may have.
@@ -110,6 +110,8 @@ pub struct ServiceConfig {
     pub replica_timeout: Micros,
     /// R14, R11.
     pub detect: DetectSpec,
+    /// R17.
+    pub diverge: DivergePolicy,
     /// R19.
     pub unknown: UnknownPolicy,
     /// Whether the machines' service port may be used past the engine.
@@ -204,6 +206,7 @@ impl ServiceConfig {
             successor: self.successor,
             replica_timeout: self.replica_timeout,
             detect: self.detect,
+            diverge: self.diverge,
             unknown: self.unknown,
             machines: self.machines.iter().map(machine).collect(),
         }

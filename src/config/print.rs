@@ -74,6 +74,7 @@ impl fmt::Display for ServiceConfig {
         writeln!(f, "successor = \"{successor}\"")?;
         writeln!(f, "replica_timeout = \"{}\"", format_duration(self.replica_timeout))?;
         self.write_detect(f)?;
+        writeln!(f, "diverge = \"{}\"", self.diverge.name())?;
         writeln!(f, "unknown = \"{unknown}\"")?;
         writeln!(f, "direct = \"{direct}\"")?;
         for machine in &self.machines {

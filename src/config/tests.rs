@@ -93,6 +93,7 @@ psc = "[fd00::1]:80"
 source = "client"
 max_lag = "unlimited"
 replica_timeout = "1m"
+diverge = "evict"
 unknown = "drop"
 [service.detect]
 floor = "200us"
@@ -223,6 +224,10 @@ fn values_of_a_service() {
         (
             "replica_timeout = \"10ms\"\ndetect = {}",
             "expected at most replica_timeout, which is 10ms",
+        ),
+        (
+            "diverge = \"ignore\"",
+            "diverge: found \"ignore\", expected \"off\", \"warn\", \"ineligible\" or \"evict\"",
         ),
         ("unknown = true", "unknown: found true, expected \"reset\" or \"drop\""),
         (

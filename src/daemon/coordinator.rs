@@ -6,7 +6,7 @@
 mod operator;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -20,8 +20,8 @@ use super::status::{Answer, Request, Sources, Status, Takeover, shard_totals};
 use super::worker::{Notice, Order, Reply, WorkerStatus};
 use crate::engine::detect::{Action, Detector};
 use crate::engine::{
-    Command, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, SECOND, ServiceId, ServiceSpec,
-    Successor,
+    Command, Difference, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, SECOND, ServiceId,
+    ServiceSpec, Successor,
 };
 use crate::host::clock;
 use crate::host::probe::Pinger;
@@ -83,6 +83,8 @@ pub struct Coordinator {
     pauses_of_plans: Vec<Pause>,
     started: Micros,
     lonely: RateLimit,
+    differing: RateLimit,
+    outvoted: RateLimit,
 }
 
 /// Something asked of all workers, until the last has answered.
@@ -163,6 +165,8 @@ impl Coordinator {
             pauses_of_plans: Vec::new(),
             started: now,
             lonely: RateLimit::new(),
+            differing: RateLimit::new(),
+            outvoted: RateLimit::new(),
         }
     }
 
@@ -232,7 +236,60 @@ impl Coordinator {
                 } => {
                     self.take_down(machine, State::Evicted, Reason::ReplicaTimeout, at, None);
                 }
+                Notice::Event {
+                    at,
+                    event: Event::Expel { machine },
+                } => self.take_down(machine, State::Evicted, Reason::Divergence, at, None),
+                Notice::Event {
+                    at,
+                    event: Event::Diverged { machine, difference },
+                } => self.note_difference(at, machine, difference),
+                Notice::Event {
+                    at,
+                    event:
+                        Event::Outvoted {
+                            machine,
+                            client,
+                            offset,
+                        },
+                } => self.note_outvoted(at, machine, client, offset),
             }
+        }
+    }
+
+    /// R17: a connection of this machine has begun to differ.
+    fn note_difference(&mut self, at: Micros, machine: MachineRef, difference: Difference) {
+        if let Some(record) = self.roster.machine_mut(machine) {
+            record.diverged = Some((at, difference));
+        }
+        let Some(more) = self.differing.pass(at) else { return };
+        let (service, name) = self.roster.names(machine);
+        let original = MachineRef {
+            service: machine.service,
+            machine: difference.original,
+        };
+        let Difference {
+            client, offset, start, ..
+        } = difference;
+        warn!(
+            service,
+            machine = name,
+            original = self.roster.names(original).1,
+            %client,
+            offset,
+            start,
+            given = %difference.given,
+            said = %difference.said,
+            length = difference.length,
+            more,
+            "divergence"
+        );
+    }
+
+    fn note_outvoted(&mut self, at: Micros, machine: MachineRef, client: SocketAddr, offset: u64) {
+        if let Some(more) = self.outvoted.pass(at) {
+            let (service, name) = self.roster.names(machine);
+            warn!(service, original = name, %client, offset, more, "divergence: the majority agrees against the original");
         }
     }
 

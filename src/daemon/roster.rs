@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::status::Takeover;
-use crate::engine::{MachineId, MachineRef, MachineStatus, Micros, ServiceId, ServiceSpec, Successor};
+use crate::engine::{Difference, MachineId, MachineRef, MachineStatus, Micros, ServiceId, ServiceSpec, Successor};
 
 /// A machine's state as far as the coordinator decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Machine {
     pub state: State,
     /// Round-trip time of the last echo in microseconds.
     pub echo_rtt: Option<Micros>,
+    /// The last time that one of its connections began to differ (R17): when, in host time, and how.
+    pub diverged: Option<(Micros, Difference)>,
 }
 
 /// What is known of one service.
@@ -182,6 +184,7 @@ impl Machine {
             addr,
             state: State::Up,
             echo_rtt: None,
+            diverged: None,
         }
     }
 }

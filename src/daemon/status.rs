@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::heard::LastHeard;
 use super::roster::{Roster, Service, State};
 use super::worker::WorkerStatus;
-use crate::engine::{Counter, DropReason, MachineId, MachineRef, MachineStatus, Micros, SECOND, ServiceId, Stats};
+use crate::engine::{
+    Counter, Difference, DropReason, MachineId, MachineRef, MachineStatus, Micros, SECOND, ServiceId, Stats,
+};
 use crate::host::inject::{InjectCounters, InjectError};
 use crate::host::queue::KernelQueue;
 
@@ -195,6 +197,54 @@ pub struct MachineReport {
     pub missing_input_bytes: u64,
     /// Bytes that the clients were sent and that it has not said yet in those.
     pub missing_output_bytes: u64,
+    /// Connections, since the start, in which it said something else than the client was given (R17).
+    #[serde(default)]
+    pub legs_diverged: u64,
+    /// Differences in which, as the original, it was alone against a majority (R17).
+    #[serde(default)]
+    pub outvoted: u64,
+    /// The last of the connections counted in `legs_diverged`.
+    #[serde(default)]
+    pub last_divergence: Option<Divergence>,
+}
+
+/// Where a machine's output first differed from what the client was given (R17).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// The service's name.
+    pub service: String,
+    /// Address and port of the client.
+    pub client: String,
+    /// The connection's original at that time.
+    pub original: String,
+    /// Bytes of output before the difference: the first byte of a connection has offset 0.
+    pub offset: u64,
+    /// The offset at which both excerpts begin.
+    pub start: u64,
+    /// What the client was given, from `start` on, at most 32 bytes, escaped.
+    pub given: String,
+    /// What the machine said, likewise.
+    pub said: String,
+    /// One of the two ended where the other went on.
+    pub length: bool,
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+}
+
+impl Divergence {
+    fn report(service: &Service, (at, difference): &(Micros, Difference), now: Micros) -> Self {
+        Self {
+            service: service.name.clone(),
+            client: difference.client.to_string(),
+            original: service.machine_name(difference.original).to_owned(),
+            offset: difference.offset,
+            start: difference.start,
+            given: difference.given.to_string(),
+            said: difference.said.to_string(),
+            length: difference.length,
+            ago_ms: now.saturating_sub(*at) / crate::engine::MILLISECOND,
+        }
+    }
 }
 
 /// One worker's queue.
@@ -316,6 +366,12 @@ fn service_report(s: &Sources<'_>, workers: &[WorkerStatus], id: ServiceId, serv
                 flows_recovering: total.recovering,
                 missing_input_bytes: total.missing_input,
                 missing_output_bytes: total.missing_output,
+                legs_diverged: total.legs_diverged,
+                outvoted: total.outvoted,
+                last_divergence: record
+                    .diverged
+                    .as_ref()
+                    .map(|last| Divergence::report(service, last, s.now)),
             }
         });
     ServiceReport {
@@ -349,6 +405,8 @@ fn add_up<'a>(shards: impl Iterator<Item = &'a MachineStatus>) -> MachineStatus 
         total.missing_input += shard.missing_input;
         total.missing_output += shard.missing_output;
         total.replica_of += shard.replica_of;
+        total.legs_diverged += shard.legs_diverged;
+        total.outvoted += shard.outvoted;
         total.lag_bytes = total.lag_bytes.max(shard.lag_bytes);
         total.srtt_us += shard.srtt_us;
         measured += u64::from(shard.srtt_us > 0);

@@ -323,8 +323,8 @@ mod tests {
 
     use super::*;
     use crate::engine::{
-        Checksum, DetectSpec, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta, Original,
-        ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
+        Checksum, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta,
+        Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
     };
     use crate::host::queue::Ready;
 
@@ -382,6 +382,7 @@ mod tests {
             successor: Successor::First,
             replica_timeout: 200 * MILLISECOND,
             detect,
+            diverge: DivergePolicy::Warn,
             unknown: UnknownPolicy::Drop,
             machines: vec![MachineSpec {
                 name: "a".into(),

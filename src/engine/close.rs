@@ -21,6 +21,9 @@ impl Flow {
             leg.cache.release(&mut cx.budget);
             leg.progress_at = now;
         }
+        if let Some(mut compare) = self.compare.take() {
+            compare.release(&mut cx.budget);
+        }
     }
 
     /// Looks which of the flow and its legs have come to their end.

@@ -2,7 +2,10 @@
 
 use super::pos::Pos;
 use super::rtt::Rtt;
-use super::spec::{EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, ServiceId, ServiceSpec};
+use super::spec::{
+    DivergePolicy, EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Original, ServiceId,
+    ServiceSpec,
+};
 use super::stats::{Counter, Stats};
 use super::stream::Budget;
 use super::{Event, Reason};
@@ -40,6 +43,17 @@ pub struct Context {
     pub current: Vec<MachineId>,
     /// By service: flows that have moved by plan since the coordinator was last told.
     pub moved: Vec<usize>,
+    /// By service and machine: what R17 found.
+    pub diverged: Vec<Vec<Diverged>>,
+}
+
+/// One machine's differences (R17).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Diverged {
+    /// Legs that differed from what the client was given.
+    pub legs: u64,
+    /// Differences in which, as the original, it was outvoted.
+    pub outvoted: u64,
 }
 
 impl Context {
@@ -50,6 +64,11 @@ impl Context {
             events: VecDeque::new(),
             answers: Vec::new(),
             down: spec.services.iter().map(|s| vec![false; s.machines.len()]).collect(),
+            diverged: spec
+                .services
+                .iter()
+                .map(|s| vec![Diverged::default(); s.machines.len()])
+                .collect(),
             current: spec.services.iter().map(|_| MachineId(0)).collect(),
             moved: vec![0; spec.services.len()],
             spec,
@@ -94,6 +113,13 @@ impl Context {
         }
     }
 
+    /// Whether what a service's machines say is compared (R17). Where the fastest speaks, nobody's words are what the others' could be
+    /// compared with.
+    pub fn compares(&self, service: ServiceId) -> bool {
+        let service = self.service(service);
+        service.diverge != DivergePolicy::Off && service.original == Original::First
+    }
+
     /// A fresh estimator for a leg: several tries must fit into `replica_timeout` (R15).
     pub fn rtt(&self, service: ServiceId) -> Rtt {
         let floor = (self.service(service).replica_timeout / 4).clamp(10 * MILLISECOND, 200 * MILLISECOND);
@@ -103,6 +129,24 @@ impl Context {
     pub fn event(&mut self, event: Event) {
         if self.events.len() < MAX_EVENTS {
             self.events.push_back(event);
+        }
+    }
+
+    fn diverged_mut(&mut self, id: MachineRef) -> Option<&mut Diverged> {
+        self.diverged
+            .get_mut(usize::from(id.service.0))?
+            .get_mut(usize::from(id.machine.0))
+    }
+
+    pub fn note_diverged(&mut self, machine: MachineRef) {
+        if let Some(diverged) = self.diverged_mut(machine) {
+            diverged.legs += 1;
+        }
+    }
+
+    pub fn note_outvoted(&mut self, machine: MachineRef) {
+        if let Some(diverged) = self.diverged_mut(machine) {
+            diverged.outvoted += 1;
         }
     }
 

@@ -255,6 +255,7 @@ mod tests {
             successor: Successor::First,
             replica_timeout: 200 * MS,
             detect,
+            diverge: crate::engine::DivergePolicy::Warn,
             unknown: UnknownPolicy::Reset,
             machines: vec![machine],
         };

@@ -1,5 +1,6 @@
 //! One client connection to a PSC: what the client was promised, where both number lines stand, and its legs.
 
+use super::diverge::Compare;
 use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, pos_of, seq_of};
 use super::rare::{Rare, Resting};
@@ -158,6 +159,8 @@ pub struct Flow {
     pub heir: Option<MachineId>,
     /// What the last original had acknowledged (u) when it lost the flow: so far the new one is recovering (R12).
     pub recover_to: Pos,
+    /// R17's comparison, once there is something to compare.
+    pub compare: Option<Box<Compare>>,
     /// The client was last seen to retransmit what the original has not acknowledged, at this position.
     pub resent: Pos,
     /// The earliest deadline in the timer heap.
@@ -247,6 +250,9 @@ impl Flow {
         self.buffer.release(budget);
         for leg in &mut self.legs {
             leg.cache.release(budget);
+        }
+        if let Some(compare) = &mut self.compare {
+            compare.release(budget);
         }
     }
 }

@@ -180,8 +180,9 @@ impl Flow {
             self.client.acked = v;
             // What it has taken was within its window, even where it took a probe beyond the edge that it had told.
             self.client.edge = self.client.edge.max(v);
-            for leg in &mut self.legs {
-                leg.cache.advance(v);
+            for index in 0..self.legs.len() {
+                let floor = self.cache_floor(index, v);
+                self.legs[index].cache.advance(floor);
             }
         }
     }
@@ -204,6 +205,7 @@ impl Flow {
             self.buffer.pass(piece, p.payload_len());
         }
         if seg.end > self.client.max {
+            self.note_turn(cx, seg.u, seg.v);
             self.client.max = seg.end;
         } else if seg.end > self.original().acked() && !self.is_over() {
             // The client has waited a retransmission timeout, or seen duplicates: evidence, and cheap to disprove (R14).

@@ -214,6 +214,7 @@ impl Flow {
         if let Some(reason) = self.is_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }
+        self.note_given(cx, seg.v, p.payload(bytes));
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
         if seg.pure && !self.is_news(offer, seg.u, repeats) {
@@ -375,16 +376,13 @@ impl Flow {
             self.note_echo(ts.ecr);
         }
         let acked = self.client.acked;
-        let over = matches!(self.state, FlowState::Closed { .. } | FlowState::Reset { .. });
+        let keeps = self.keeps_output(cx, index, (seg.v, seg.end), p.payload_len());
+        let floor = self.cache_floor(index, acked);
         let limit = cx.spec.limits.flow_buffer;
         let leg = &mut self.legs[index];
         leg.ack_due |= asks;
-        leg.cache.advance(acked);
-        if leg.eligible
-            && !over
-            && p.payload_len() > 0
-            && !leg.cache.store(seg.v, p.payload(bytes), limit, &mut cx.budget)
-        {
+        leg.cache.advance(floor);
+        if keeps && !leg.cache.store(seg.v, p.payload(bytes), limit, &mut cx.budget) {
             cx.stats.count(Counter::CacheSkipped);
         }
     }

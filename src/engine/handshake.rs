@@ -74,6 +74,7 @@ impl Flow {
             original: 0,
             fin: None,
             blocks: Rare::new(),
+            compare: None,
             behind_since: None,
             seen_at: now,
             since: now,

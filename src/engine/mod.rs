@@ -3,6 +3,7 @@
 mod close;
 mod context;
 pub mod detect;
+mod diverge;
 mod fastest;
 mod flow;
 mod from_client;
@@ -38,6 +39,7 @@ use std::net::SocketAddr;
 use table::Table;
 use timers::Timers;
 
+pub use diverge::{Difference, Excerpt};
 pub use outbox::Outbox;
 pub use spec::*;
 pub use stats::{Counter, DropReason, Stats};
@@ -98,6 +100,8 @@ pub enum Reason {
     Probes,
     /// A replica held the client up for `replica_timeout` (R15).
     ReplicaTimeout,
+    /// It says something else than the others, and the policy is to evict (R17).
+    Divergence,
     /// The operator asked for it.
     Command,
 }
@@ -112,6 +116,7 @@ impl Reason {
             Self::Retransmission => "retransmission",
             Self::Probes => "probes",
             Self::ReplicaTimeout => "replica_timeout",
+            Self::Divergence => "divergence",
             Self::Command => "command",
         }
     }
@@ -129,6 +134,27 @@ pub enum Event {
     },
     /// A replica held a client up too long: all shards are to be told by [`Command::Down`].
     Evict {
+        /// Who.
+        machine: MachineRef,
+    },
+    /// A leg differs for the first time (R17); for people to read.
+    Diverged {
+        /// Whose leg.
+        machine: MachineRef,
+        /// Where, and what both sides say.
+        difference: Difference,
+    },
+    /// A majority of a flow's machines agree against the original (R17); the client has had the original's word.
+    Outvoted {
+        /// The original.
+        machine: MachineRef,
+        /// Whose connection.
+        client: SocketAddr,
+        /// As in [`Difference::offset`].
+        offset: u64,
+    },
+    /// R17's policy is to take this machine out: all shards are to be told by [`Command::Down`].
+    Expel {
         /// Who.
         machine: MachineRef,
     },
@@ -206,6 +232,10 @@ pub struct MachineStatus {
     pub srtt_us: u64,
     /// The largest number of client bytes that one of its legs lacks.
     pub lag_bytes: u64,
+    /// Legs, since the start, whose output differed from what the client was given (R17).
+    pub legs_diverged: u64,
+    /// Differences in which, as the original, it was outvoted (R17).
+    pub outvoted: u64,
 }
 
 /// A service as one shard sees it.

@@ -44,6 +44,12 @@ pub fn length(span: Pos) -> usize {
     usize::try_from(span).unwrap_or(0)
 }
 
+/// Where the words end of what lies below `pos`: a FIN takes a position (RFC 9293 section 3.4), but is no word.
+#[must_use]
+pub fn words_end(pos: Pos, fin: Option<Pos>) -> Pos {
+    fin.map_or(pos, |fin| pos.min(fin))
+}
+
 /// Whether timestamp `a` is not older than `b` (RFC 7323 section 5.2, modulo 2³²).
 #[must_use]
 pub fn ts_not_before(a: u32, b: u32) -> bool {

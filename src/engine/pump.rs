@@ -29,6 +29,7 @@ impl Flow {
             }
         }
         self.tell_client(cx, out);
+        self.compare(cx);
         self.trim();
         self.watch(cx, now);
         self.advance_close(cx, now, out);
@@ -306,6 +307,7 @@ impl Flow {
             self.send_to_client(cx, offer, at, flags, length(len), out);
             at += len;
         }
+        self.note_replayed(cx, from, at);
         if self.legs[index].fin == Some(at) && at < self.client.edge {
             let offer = self.offer(cx);
             self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);

@@ -83,6 +83,35 @@ pub enum Original {
     Fastest,
 }
 
+/// What becomes of a leg whose output differs from what the client was given (R17).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DivergePolicy {
+    /// Nothing is compared.
+    Off,
+    /// It is counted and told. Only output of another length makes a leg unfit to take over.
+    Warn,
+    /// The leg does not take over.
+    Ineligible,
+    /// The machine is taken out.
+    Evict,
+}
+
+impl DivergePolicy {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Warn, Self::Ineligible, Self::Evict];
+
+    /// The word for it in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Warn => "warn",
+            Self::Ineligible => "ineligible",
+            Self::Evict => "evict",
+        }
+    }
+}
+
 /// What a non-SYN packet without a flow is answered with (R19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPolicy {
@@ -139,6 +168,8 @@ pub struct ServiceSpec {
     pub replica_timeout: Micros,
     /// R14's settings.
     pub detect: DetectSpec,
+    /// R17's policy.
+    pub diverge: DivergePolicy,
     /// R19's answer.
     pub unknown: UnknownPolicy,
     /// In takeover order; the first is the original.

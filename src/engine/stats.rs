@@ -105,6 +105,16 @@ counted_enum! {
         ProbeReplies => "probe_replies",
         /// Replica output that was not cached because a limit was reached (R9, R18).
         CacheSkipped => "cache_skipped",
+        /// Legs whose output differed from what the client was given (R17).
+        LegsDiverged => "legs_diverged",
+        /// Those whose output is of another length (R17).
+        LengthsDiverged => "lengths_diverged",
+        /// Bytes of legs that differed (R17).
+        DivergedBytes => "diverged_bytes",
+        /// Bytes of legs that were not compared: lost on the way to the engine, or too late for the buffers (R17, R18).
+        Uncompared => "uncompared",
+        /// Differences in which the original was alone against a majority (R17).
+        OriginalsOutvoted => "originals_outvoted",
     }
 }
 
@@ -132,6 +142,10 @@ impl Stats {
     /// Counts one event.
     pub fn count(&mut self, counter: Counter) {
         self.counters[counter as usize] += 1;
+    }
+    /// Counts several at once.
+    pub fn add_to(&mut self, counter: Counter, n: u64) {
+        self.counters[counter as usize] += n;
     }
     /// Drops for a reason so far.
     #[must_use]

@@ -25,8 +25,11 @@ impl Engine {
         let down = &self.cx.down[usize::from(id.0)];
         let machines = down
             .iter()
-            .map(|down| MachineStatus {
+            .zip(&self.cx.diverged[usize::from(id.0)])
+            .map(|(down, diverged)| MachineStatus {
                 down: *down,
+                legs_diverged: diverged.legs,
+                outvoted: diverged.outvoted,
                 ..MachineStatus::default()
             })
             .collect();

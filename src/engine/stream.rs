@@ -161,6 +161,20 @@ impl Stream {
         }
     }
 
+    /// Gives up what is missing up to `pos`, or up to the first island; false if nothing is.
+    pub fn skip_hole(&mut self, pos: Pos) -> bool {
+        let start = self
+            .kept
+            .islands
+            .next_start(self.next)
+            .map_or(pos, |start| start.min(pos));
+        let misses = start > self.next;
+        if misses {
+            self.advance(start);
+        }
+        misses
+    }
+
     /// The bytes `[from, from + len)` as two slices, as far as they are whole and still kept.
     #[must_use]
     pub fn slices(&self, from: Pos, len: usize) -> (&[u8], &[u8]) {

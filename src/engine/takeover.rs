@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
+use super::pos::words_end;
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
 
@@ -137,10 +138,11 @@ impl Flow {
             let leg = &mut self.legs[old];
             leg.mode = Mode::Relayed;
             leg.sender.take_over(now);
-            leg.cache.advance(leg.sent);
+            leg.cache.advance(words_end(leg.sent, leg.fin));
             leg.progress_at = now;
         }
         self.recover_to = self.recover_to.max(self.legs[old].acked());
+        self.note_switch(old);
         self.original = next;
         self.switched = true;
         self.behind_since = None;

@@ -87,12 +87,16 @@ impl Flow {
 
     /// R23: when a leg is fed although its machine has not said what the client had read. A replica's wait is given up when the client has
     /// waited for it, well before it would be evicted; while the original is no further, nothing would be gained. An original that
-    /// recovers holds up everything; a replica that may lag without bounds holds up nobody.
+    /// recovers holds up everything; a replica that may lag without bounds holds up nobody. When the conversation is over nobody is held
+    /// up either, but what is left is to be heard before the leg is reset (R24).
     fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
         let timeout = cx.service(self.service).replica_timeout;
         let blocked = leg.waits.blocked_since?;
         if leg.machine == self.original().machine {
             return Some(blocked + timeout);
+        }
+        if self.is_over() {
+            return Some(blocked + cx.spec.limits.close_timeout / 2);
         }
         match cx.service(self.service).max_lag {
             MaxLag::Bytes(_) => leg
@@ -142,11 +146,14 @@ impl Flow {
 
     fn can_shrink(&self) -> bool {
         let leg = |leg: &Leg| leg.cache.capacity() > 0 || leg.can_rest();
-        self.buffer.can_shrink() || (self.blocks.is_awake() && self.blocks.is_empty()) || self.legs.iter().any(leg)
+        let compared = self.compare.as_ref().is_some_and(|compare| compare.capacity() > 0);
+        let blocks = self.blocks.is_awake() && self.blocks.is_empty();
+        compared || blocks || self.buffer.can_shrink() || self.legs.iter().any(leg)
     }
 
     fn shrink(&mut self, cx: &mut Context) {
         self.buffer.shrink(&mut cx.budget);
+        self.rest_comparison(cx);
         for leg in &mut self.legs {
             if leg.cache.base() == leg.cache.next() && !leg.cache.has_islands() {
                 leg.cache.release(&mut cx.budget);

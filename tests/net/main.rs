@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared with the long campaign; the short forms use their part")]
 mod campaign;
 mod command;
+mod diverge;
 mod fastest;
 mod faulty;
 mod flows;

@@ -188,6 +188,24 @@ impl Program {
     }
 }
 
+/// A service whose output differs by a byte (R17).
+#[derive(Clone, Copy, Debug)]
+pub struct Odd {
+    /// Bytes of output before it.
+    pub at: usize,
+    pub what: Oddity,
+}
+
+/// By which byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Oddity {
+    Other,
+    /// It is left out.
+    Shorter,
+    /// It comes twice.
+    Longer,
+}
+
 /// How fast an application reads and answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -243,6 +261,7 @@ fn at_eof(socket: &mut tcp::Socket<'_>) -> bool {
 pub struct ServerApp {
     program: Program,
     pace: Pace,
+    odd: Option<Odd>,
     releases: VecDeque<(Micros, usize)>,
     planned: usize,
     written: usize,
@@ -257,10 +276,11 @@ pub struct ServerApp {
 }
 
 impl ServerApp {
-    pub fn new(greeting: u32, pace: Pace, scripts: Rc<Vec<Script>>) -> Self {
+    pub fn new(greeting: u32, pace: Pace, odd: Option<Odd>, scripts: Rc<Vec<Script>>) -> Self {
         Self {
             program: Program::new(greeting),
             pace,
+            odd,
             releases: VecDeque::new(),
             planned: 0,
             written: 0,
@@ -294,6 +314,7 @@ impl ServerApp {
             self.program.eof();
             busy = true;
         }
+        self.be_odd();
         if self.program.out.len() > self.planned {
             self.planned = self.program.out.len();
             let ready = self.releases.back().map_or(0, |r| r.0).max(now + self.pace.think);
@@ -317,6 +338,21 @@ impl ServerApp {
             busy = true;
         }
         Ok(busy)
+    }
+
+    /// Nothing of the byte in question has been written yet: it is changed as soon as it is there.
+    fn be_odd(&mut self) {
+        let Some(odd) = self.odd.filter(|odd| odd.at < self.program.out.len()) else {
+            return;
+        };
+        self.odd = None;
+        match odd.what {
+            Oddity::Other => self.program.out[odd.at] ^= 1,
+            Oddity::Shorter => {
+                self.program.out.remove(odd.at);
+            }
+            Oddity::Longer => self.program.out.insert(odd.at, !self.program.out[odd.at]),
+        }
     }
 
     fn take_in(&mut self, fresh: &[u8]) -> Result<(), String> {

@@ -12,7 +12,7 @@ use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
-use crate::app::{ClientApp, Pace, Script, ServerApp};
+use crate::app::{ClientApp, Odd, Pace, Script, ServerApp};
 use crate::net::LinkSpec;
 use crate::packet::{ACK, Packet, SYN};
 use crate::quirks::Quirks;
@@ -28,6 +28,8 @@ pub struct HostSpec {
     /// Timestamps: the clock's value at the run's start, and whether they are offered or accepted at all.
     pub ts_base: u32,
     pub timestamps: bool,
+    /// Its service says something else than the others (R17).
+    pub odd: Option<Odd>,
     /// The initial sequence number of its first connection.
     pub first_isn: u32,
     /// Milliseconds; 0 acknowledges at once.
@@ -371,7 +373,7 @@ impl Host {
                 (Role::Listener(_), State::Listen) => (),
                 (Role::Listener(used), State::SynReceived) => *used = true,
                 (Role::Listener(_), _) => {
-                    let app = ServerApp::new(self.greeting, self.spec.pace, Rc::clone(&self.scripts));
+                    let app = ServerApp::new(self.greeting, self.spec.pace, self.spec.odd, Rc::clone(&self.scripts));
                     *role = Role::Server(Box::new(app));
                 }
                 (Role::Server(_), State::Closed) if !socket_has_data(&self.sockets, *handle) => over.push(i),

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use relevo::engine::{
-    DetectSpec, EngineSpec, Limits, MILLISECOND, MachineSpec, MaxLag, Micros, Original, SECOND, ServiceSpec,
-    SourceMode, Successor, UnknownPolicy,
+    DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineSpec, MaxLag, Micros, Original, SECOND,
+    ServiceSpec, SourceMode, Successor, UnknownPolicy,
 };
 
-use crate::app::{Dialogue, Ending, Pace, Record};
+use crate::app::{Dialogue, Ending, Odd, Oddity, Pace, Record};
 use crate::host::HostSpec;
 use crate::net::LinkSpec;
 use crate::rng::Rng;
@@ -134,6 +134,7 @@ pub const fn plain_host(delay: Micros) -> HostSpec {
         keep_alive: 0,
         pace: Pace::FAST,
         refuses: false,
+        odd: None,
         up: LinkSpec::clean(delay),
         down: LinkSpec::clean(delay),
     }
@@ -226,6 +227,7 @@ impl Scenario {
                 successor: self.service.successor,
                 replica_timeout: self.service.replica_timeout,
                 detect: self.service.detect,
+                diverge: DivergePolicy::Warn,
                 unknown: UnknownPolicy::Reset,
                 machines: self.machines.iter().enumerate().map(machine).collect(),
             }],
@@ -306,6 +308,11 @@ impl Scenario {
         s.draw_flows(r);
         s.draw_faults(r);
         s.plan_some();
+        // A stream of its own: other schedules stay as they are.
+        let r = &mut Rng::new(seed, 6);
+        if s.machines.len() > 2 && r.chance(150) {
+            s.draw_oddity(r);
+        }
         s
     }
 
@@ -319,6 +326,18 @@ impl Scenario {
                 *fault = Fault::HandOver { to };
             }
         }
+    }
+
+    /// One replica's service says something else (R17). Nothing may make that machine the original: its clients would read it.
+    fn draw_oddity(&mut self, r: &mut Rng) {
+        let machine = self.machines.len() - 1;
+        self.faults.clear();
+        self.service.original = Original::First;
+        self.machines[machine].refuses = false;
+        self.machines[machine].odd = Some(Odd {
+            at: r.log_range(1, 20_000) as usize - 1,
+            what: r.pick(&[Oddity::Other, Oddity::Other, Oddity::Shorter, Oddity::Longer]),
+        });
     }
 
     fn draw_flows(&mut self, r: &mut Rng) {
@@ -481,6 +500,7 @@ fn draw_host(r: &mut Rng, timestamps: bool, rough: bool, delay_max: Micros, mach
             },
         },
         refuses: false,
+        odd: None,
         up: draw_link(r, rough, delay_max),
         down: draw_link(r, rough, delay_max),
     }

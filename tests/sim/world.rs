@@ -2,15 +2,16 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use relevo::engine::detect::{Action, Detector};
 use relevo::engine::{
-    Checksum, Command, Counter, Event, MILLISECOND, MachineId, MachineRef, Meta, Micros, Outbox, Reason, SECOND,
-    ServiceId, ShardStatus, Verdict,
+    Checksum, Command, Counter, Difference, Event, MILLISECOND, MachineId, MachineRef, Meta, Micros, Outbox, Reason,
+    SECOND, ServiceId, ShardStatus, Verdict,
 };
 
-use crate::app::{ClientApp, Script};
+use crate::app::{ClientApp, Oddity, Script};
 use crate::books::{Leg, Violation, ensure};
 use crate::gateway::{Gateway, counters_add_up};
 use crate::host::Host;
@@ -115,6 +116,8 @@ pub struct Summary {
 /// One run.
 pub struct World<G> {
     scenario: Scenario,
+    /// Clients of whose connections a difference was told.
+    differing: Vec<(IpAddr, u16)>,
     engine: G,
     detector: Option<Detector>,
     outbox: Outbox,
@@ -208,6 +211,7 @@ impl<G: Gateway> World<G> {
             scripts,
             accepted: 0,
             summary: Summary::default(),
+            differing: Vec::new(),
             scenario,
         };
         for (state, m) in world.observer.state.iter_mut().zip(&world.scenario.machines) {
@@ -294,6 +298,7 @@ impl<G: Gateway> World<G> {
                 }
                 Happening::Tick => {
                     if self.tick()? {
+                        self.check_differences()?;
                         return Ok(self.finish());
                     }
                     self.at(self.now + TICK, Happening::Tick);
@@ -578,7 +583,11 @@ impl<G: Gateway> World<G> {
                             d.handle_suspect(self.now, machine, reason);
                         }
                     }
-                    Event::Evict { machine } => {
+                    Event::Diverged { machine, difference } => self.note_difference(machine, &difference)?,
+                    Event::Outvoted { .. } => {
+                        ensure!(false, "R17", "{event:?}, although nobody agrees with the odd one");
+                    }
+                    Event::Evict { machine } | Event::Expel { machine } => {
                         self.summary.evictions += 1;
                         self.down(machine)?;
                     }
@@ -602,6 +611,58 @@ impl<G: Gateway> World<G> {
             }
         }
         ensure!(false, "contract", "the engine never rests");
+        Ok(())
+    }
+
+    /// R17: a difference is told only of the machine that is odd, and not before the byte that is.
+    fn note_difference(&mut self, machine: MachineRef, difference: &Difference) -> Result<(), Violation> {
+        let m = usize::from(machine.machine.0);
+        let odd = self.scenario.machines[m].odd;
+        let explained = odd.is_some_and(|odd| match odd.what {
+            Oddity::Other => difference.offset == odd.at as u64 && !difference.length,
+            // What follows may be the same byte again.
+            Oddity::Shorter | Oddity::Longer => difference.offset >= odd.at as u64,
+        });
+        ensure!(
+            explained,
+            "R17",
+            "machine {m} is said to differ: {difference:?}, but is {odd:?}"
+        );
+        self.differing.push((difference.client.ip(), difference.client.port()));
+        Ok(())
+    }
+
+    /// R17: where the odd one followed a connection to its end, in which everything could be compared, its difference was seen.
+    fn check_differences(&self) -> Result<(), Violation> {
+        let stats = self.engine.status().stats;
+        if stats.get(Counter::Takeovers) > 0 || stats.get(Counter::Uncompared) > 0 {
+            return Ok(());
+        }
+        for (m, odd) in self.scenario.machines.iter().enumerate() {
+            let Some(odd) = odd.odd else { continue };
+            let flows = self.observer.flows.iter();
+            let followed = flows.filter(|flow| {
+                let whole = flow.legs[m].as_ref().is_some_and(|leg| !leg.evicted && !leg.lost);
+                whole
+                    && self.observer.lived_through(m, flow)
+                    && !flow.client_reset
+                    && !flow.reset_to_client
+                    && !self.excused[flow.id]
+                    && odd.at < self.scripts[flow.id].down.len()
+            });
+            for flow in followed {
+                let same = |client: &&(IpAddr, u16)| **client == flow.client;
+                // Where a client comes again from the same port, the old connection may not have been played to its end (R21).
+                let reused = self.observer.flows.iter().filter(|f| f.client == flow.client).count() > 1;
+                let seen = self.differing.iter().filter(same).count();
+                ensure!(
+                    seen > 0 || reused,
+                    "R17",
+                    "machine {m} differs in flow {}, unseen: {odd:?}",
+                    flow.id
+                );
+            }
+        }
         Ok(())
     }
 

@@ -4,9 +4,9 @@ use super::super::packet::is_right;
 use super::ends::End;
 use arbitrary::{Result, Unstructured};
 use relevo::engine::{
-    Checksum, Command, Counter, DetectSpec, DropReason, Engine, EngineSpec, Event, Limits, MILLISECOND, MachineRef,
-    MachineSpec, MaxLag, Meta, Micros, Original, Outbox, SECOND, ServiceSpec, SourceMode, Successor, UnknownPolicy,
-    Verdict,
+    Checksum, Command, Counter, DetectSpec, DivergePolicy, DropReason, Engine, EngineSpec, Event, Limits, MILLISECOND,
+    MachineRef, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, SECOND, ServiceSpec, SourceMode, Successor,
+    UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Parsed, Seq};
 use std::net::{IpAddr, SocketAddr};
@@ -69,6 +69,7 @@ fn spec(u: &mut Unstructured<'_>) -> Result<EngineSpec> {
             hang: None,
             vote: 20 * MILLISECOND,
         },
+        diverge: DivergePolicy::ALL[usize::from(shape >> 6)],
         unknown: if bit(5) {
             UnknownPolicy::Drop
         } else {
@@ -267,7 +268,7 @@ impl Table {
         let next = self.engine.next_deadline();
         assert!(next.is_none_or(|at| at > self.now), "a deadline that has passed");
         while let Some(event) = self.engine.take_event() {
-            if let Event::Evict { machine } = event {
+            if let Event::Evict { machine } | Event::Expel { machine } = event {
                 self.command(Command::Down { machine });
             }
         }

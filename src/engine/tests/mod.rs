@@ -2,6 +2,7 @@
 //!
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
 
+mod diverge;
 mod fastest;
 mod fuzzed;
 mod golden;
@@ -109,6 +110,7 @@ pub fn spec(machines: usize) -> EngineSpec {
         successor: Successor::First,
         replica_timeout: 200 * MS,
         detect,
+        diverge: DivergePolicy::Warn,
         unknown: UnknownPolicy::Reset,
         machines: machines.collect(),
     };
