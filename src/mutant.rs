@@ -61,6 +61,10 @@ pub enum Mutation {
     ChecksumStale,
     /// I8: memory that is given back still counts as used.
     MemoryLeaks,
+    /// R11: the original's FIN or RST is believed at once.
+    NoVote,
+    /// A refused connection is passed on although another machine may accept it.
+    RefusalPassed,
 }
 
 #[cfg(feature = "mutants")]
@@ -95,6 +99,8 @@ impl Mutation {
         Self::LengthsUnseen,
         Self::ChecksumStale,
         Self::MemoryLeaks,
+        Self::NoVote,
+        Self::RefusalPassed,
     ];
 }
 

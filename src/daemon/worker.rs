@@ -74,6 +74,8 @@ pub enum Notice {
         at: Micros,
         /// Who.
         machine: MachineRef,
+        /// Its service listens.
+        accepts: bool,
     },
 }
 
@@ -195,15 +197,18 @@ impl<Q: PacketQueue> Worker<Q> {
             let taken = queue.receive(&mut |meta, packet| {
                 let now = clock::now();
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
-                spoke = engine
-                    .heard()
-                    .map(|machine| (now, machine, verdict == Verdict::Drop(DropReason::ProbeReply)));
+                let accepts = match verdict {
+                    Verdict::Drop(DropReason::ProbeReply) => Some(true),
+                    Verdict::Drop(DropReason::ProbeRefused) => Some(false),
+                    _ => None,
+                };
+                spoke = engine.heard().map(|machine| (now, machine, accepts));
                 verdict
             });
             if let Some((at, machine, to_probe)) = spoke {
                 self.lines.heard.note(machine, at);
-                if to_probe {
-                    self.tell(Notice::ProbeReply { at, machine });
+                if let Some(accepts) = to_probe {
+                    self.tell(Notice::ProbeReply { at, machine, accepts });
                     self.lines.coordinator.wake();
                 }
             }

@@ -28,6 +28,7 @@ mod stream;
 mod table;
 mod takeover;
 mod timers;
+mod vote;
 mod watch;
 
 use crate::wire::{ChecksumMode, Flags, Options, ParseError, Parsed, Segment, Seq, tcp_checksum_ok};
@@ -43,6 +44,9 @@ pub use diverge::{Difference, Excerpt};
 pub use outbox::Outbox;
 pub use spec::*;
 pub use stats::{Counter, DropReason, Stats};
+
+/// For how long the answer to a probe is believed, in units of its number's clock (4 microseconds).
+const PROBE_MEMORY: u32 = 10 * 250_000;
 
 /// What the caller knows of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +102,12 @@ pub enum Reason {
     Retransmission,
     /// Probes stayed unanswered.
     Probes,
+    /// It ended a connection, and no replica did (R11).
+    Vote,
+    /// Its service has made no progress for `hang`, while a replica's has (R14).
+    Hang,
+    /// Its host answers, its service does not listen, while another machine's does.
+    Refused,
     /// A replica held the client up for `replica_timeout` (R15).
     ReplicaTimeout,
     /// It says something else than the others, and the policy is to evict (R17).
@@ -115,6 +125,9 @@ impl Reason {
             Self::UnansweredSyn => "unanswered_syn",
             Self::Retransmission => "retransmission",
             Self::Probes => "probes",
+            Self::Vote => "vote",
+            Self::Hang => "hang",
+            Self::Refused => "refused",
             Self::ReplicaTimeout => "replica_timeout",
             Self::Divergence => "divergence",
             Self::Command => "command",
@@ -346,7 +359,7 @@ impl Engine {
         }
         self.heard = Some(id);
         let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
-            return self.stranger_machine(id, p);
+            return self.stranger_machine(now, id, p);
         };
         let Some(flow) = self.flows.get_mut(key) else {
             return Verdict::Drop(DropReason::UnknownFlow);
@@ -363,10 +376,18 @@ impl Engine {
     }
 
     /// A machine speaks, and no flow knows of it: the answer to a probe, or something stale (R19).
-    fn stranger_machine(&mut self, id: MachineRef, p: &Parsed) -> Verdict {
+    fn stranger_machine(&mut self, now: Micros, id: MachineRef, p: &Parsed) -> Verdict {
         let service = self.cx.service(id.service);
         let is_probe = p.dst == SocketAddr::new(service.psc.ip(), ports::PROBE_PORT);
         self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+        if is_probe && p.flags.contains(Flags::RST) {
+            // RFC 9293 section 3.10.7.1: nobody listens. R22: only what answers a SYN of the last seconds is believed.
+            let age = self.probe_seq(now).0.wrapping_sub(p.ack.0.wrapping_sub(1));
+            if p.flags.contains(Flags::ACK) && age < PROBE_MEMORY {
+                return Verdict::Drop(DropReason::ProbeRefused);
+            }
+            return Verdict::Drop(DropReason::MisplacedReset);
+        }
         if is_probe {
             self.cx.stats.count(Counter::ProbeReplies);
             return Verdict::Drop(DropReason::ProbeReply);
@@ -498,6 +519,7 @@ impl Engine {
             flow.answer_resets(&mut self.cx);
         }
         self.half_open -= usize::from(flow.is_half_open());
+        flow.close_vote(&mut self.cx);
         flow.release(&mut self.cx.budget);
         self.table.remove(flow.service, flow.client.addr, flow.peer, key);
         self.cx.stats.count(Counter::FlowsClosed);
@@ -718,15 +740,10 @@ impl Engine {
             return;
         }
         let psc = self.cx.service(machine.service).psc;
-        let key = self.cx.spec.hash_key;
-        // RFC 6528: numbers that a third party can't guess; a clock of 4 microseconds and a secret.
-        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
-        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
-        let clock = (now / 4) as u32;
         let segment = Segment {
             src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
             dst: self.cx.machine(machine.service, machine.machine).addr,
-            seq: Seq(secret).add(clock),
+            seq: self.probe_seq(now),
             ack: Seq(0),
             flags: Flags::SYN,
             window: 1_024,
@@ -738,6 +755,15 @@ impl Engine {
             payload: (&[], &[]),
         };
         pump::send(&mut self.cx, &segment, out);
+    }
+
+    /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock of 4 microseconds and a secret.
+    fn probe_seq(&self, now: Micros) -> Seq {
+        let key = self.cx.spec.hash_key;
+        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
+        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
+        let clock = (now / 4) as u32;
+        Seq(secret).add(clock)
     }
 
     /// What it was told at its start.
