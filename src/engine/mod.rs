@@ -45,8 +45,12 @@ pub use outbox::Outbox;
 pub use spec::*;
 pub use stats::{Counter, DropReason, Stats};
 
-/// For how long the answer to a probe is believed, in units of its number's clock (4 microseconds).
-const PROBE_MEMORY: u32 = 10 * 250_000;
+/// What a probe's number grows by is time in units of this many microseconds. A probe that comes within four seconds of another then lies in
+/// the window that the machine's answer to the other has offered (64 KiB), as [`Engine::probe`] needs it.
+const PROBE_TICK: Micros = 64;
+/// For how long the answer to a probe is believed, in these units: ten seconds.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const PROBE_MEMORY: u32 = (10 * spec::SECOND / PROBE_TICK) as u32;
 
 /// What the caller knows of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -740,29 +744,34 @@ impl Engine {
             return;
         }
         let psc = self.cx.service(machine.service).psc;
-        let segment = Segment {
+        let seq = self.probe_seq(now);
+        let mut segment = Segment {
             src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
             dst: self.cx.machine(machine.service, machine.machine).addr,
-            seq: self.probe_seq(now),
+            seq,
             ack: Seq(0),
-            flags: Flags::SYN,
-            window: 1_024,
+            flags: Flags::RST,
+            window: 0,
             urgent: 0,
-            options: Options {
-                mss: Some(handshake::default_mss(psc.ip())),
-                ..Options::default()
-            },
+            options: Options::default(),
             payload: (&[], &[]),
         };
+        // The last probe's half-open connection is still there if our RST for its SYN/ACK was lost; a SYN that meets it is answered with a
+        // RST by Linux where it lies in the window, as if nobody listened, and at most twice a second where not. A RST in the window ends
+        // it; one that finds nothing is ignored (RFC 9293 sections 3.10.7.2 and 3.10.7.4).
+        pump::send(&mut self.cx, &segment, out);
+        segment.flags = Flags::SYN;
+        segment.window = 1_024;
+        segment.options.mss = Some(handshake::default_mss(psc.ip()));
         pump::send(&mut self.cx, &segment, out);
     }
 
-    /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock of 4 microseconds and a secret.
+    /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock and a secret.
     fn probe_seq(&self, now: Micros) -> Seq {
         let key = self.cx.spec.hash_key;
         let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
         #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
-        let clock = (now / 4) as u32;
+        let clock = (now / PROBE_TICK) as u32;
         Seq(secret).add(clock)
     }
 

@@ -44,9 +44,11 @@ impl Flow {
         let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
+        // An original on trial (R11) is no measure for others.
+        let on_trial = self.trial.vote.is_some();
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
-            if index == index_of_original || !leg.counts() || over {
+            if index == index_of_original || !leg.counts() || over || on_trial {
                 leg.set_holding(None);
                 continue;
             }
