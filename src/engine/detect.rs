@@ -12,8 +12,12 @@
 //! machine far away is not dead.
 
 use super::Reason;
-use super::spec::{MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
+use super::spec::{MILLISECOND, MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
 use crate::mutant::{self, Mutation};
+
+/// The least wait between two probes of a machine that was never heard of: three of them outlast the second after which a lost question for
+/// its link-layer address is asked again (RFC 4861 section 10; Linux waits as long with ARP).
+const UNMEASURED: Micros = 400 * MILLISECOND;
 
 /// What the detector wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ struct Refusal {
 struct Watch {
     machine: MachineRef,
     heard_at: Micros,
+    /// It was ever heard of.
+    known: bool,
     probed_at: Micros,
     burst: Option<Burst>,
     down: bool,
@@ -91,6 +97,7 @@ impl Detector {
                     machine: MachineId(m),
                 },
                 heard_at: now.saturating_sub(service.detect.probe_interval),
+                known: false,
                 probed_at: 0,
                 burst: None,
                 down: false,
@@ -139,6 +146,7 @@ impl Detector {
     pub fn handle_heard(&mut self, at: Micros, machine: MachineRef) {
         if let Some(watch) = self.watch(machine) {
             watch.heard_at = watch.heard_at.max(at);
+            watch.known = true;
             if watch.burst.is_some_and(|b| at > b.since) {
                 watch.burst = None;
             }
@@ -265,8 +273,13 @@ impl Watch {
     }
 
     fn spacing(&self) -> Micros {
-        // Not measured yet: patient. Its link-layer address may have to be asked for first, which takes as long again.
-        let trip = self.rtt.map_or(self.interval, |rtt| 2 * rtt);
+        // Not measured yet: patient.
+        let unmeasured = if self.known {
+            self.interval
+        } else {
+            self.interval.max(UNMEASURED)
+        };
+        let trip = self.rtt.map_or(unmeasured, |rtt| 2 * rtt);
         (self.floor / 2).max(trip).max(1)
     }
 
