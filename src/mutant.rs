@@ -70,7 +70,7 @@ pub enum Mutation {
 #[cfg(feature = "mutants")]
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::CommitOffByOne,
         Self::CommitIgnoresReplicas,
         Self::AckBackwards,
