@@ -43,8 +43,9 @@ fn idle(machines: usize, size: u32) {
     let service = ServiceConfig::new("lab", psc, &addresses(lab.machines(), family, PORT));
     // As many as there are clients: with "psc" one service has at most the 64,512 ports of its own address.
     let service = service.with("source = \"client\"");
-    let engine = Engine::start_with(&lab, "time_wait = \"1s\"\nmax_syn_rate = 1000000", &[service]);
+    // Before the engine: a machine whose service is not up yet, while another's is, would be taken for one that has lost it (R14).
     let mut crowd = Crowd::gather(&lab, psc, size);
+    let engine = Engine::start_with(&lab, "time_wait = \"1s\"\nmax_syn_rate = 1000000", &[service]);
     let flows = u64::from(size);
     let legs = flows * (machines as u64 - 1);
     let start = resident(&engine);
