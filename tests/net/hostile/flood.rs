@@ -226,7 +226,9 @@ fn storm(cluster: &Cluster, engine: &Engine, (psc, closed): (SocketAddr, SocketA
         memory.push(resident(engine));
     }
     let kept = stormy / calm;
-    newcomers(cluster, psc);
+    if long() {
+        newcomers(cluster, psc);
+    }
     report(&format!(
         "flood: {:.0} thousand SYNs a second; an upload of {:.1} MB/s keeps {:.1} %; half-open {HALF_OPEN}; memory after each flood {memory:?} KiB; dropped by the rules {}",
         rate / 1e3,
