@@ -61,16 +61,12 @@ pub enum Mutation {
     ChecksumStale,
     /// I8: memory that is given back still counts as used.
     MemoryLeaks,
-    /// R11: the original's FIN or RST is believed at once.
-    NoVote,
-    /// A refused connection is passed on although another machine may accept it.
-    RefusalPassed,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutation {
     /// Every mutation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 28] = [
         Self::CommitOffByOne,
         Self::CommitIgnoresReplicas,
         Self::AckBackwards,
@@ -99,8 +95,6 @@ impl Mutation {
         Self::LengthsUnseen,
         Self::ChecksumStale,
         Self::MemoryLeaks,
-        Self::NoVote,
-        Self::RefusalPassed,
     ];
 }
 

@@ -222,10 +222,7 @@ impl Coordinator {
     fn handle_notices(&mut self) {
         while let Ok(notice) = self.ears.notices.try_recv() {
             match notice {
-                Notice::ProbeReply { at, machine, accepts } => {
-                    self.detector.handle_probe_reply(at, machine);
-                    self.detector.handle_service(at, machine, accepts);
-                }
+                Notice::ProbeReply { at, machine } => self.detector.handle_probe_reply(at, machine),
                 Notice::Event {
                     at,
                     event: Event::Suspect { machine, reason },
@@ -318,12 +315,6 @@ impl Coordinator {
                     post.order(Order::Probe(machine));
                 }
             }
-            // Its host lives, and that it does is no excuse.
-            Action::Down {
-                machine,
-                reason: reason @ (Reason::Refused | Reason::Hang),
-                suspected_at,
-            } => self.take_down(machine, State::Down, reason, suspected_at, None),
             Action::Down {
                 machine,
                 reason,

@@ -13,7 +13,6 @@ use super::pacer::Pacer;
 use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
-use crate::host::memory;
 use crate::host::queue::{PacketQueue, QUEUE_LENGTH, QueueCounters, Waker};
 
 /// Packets taken before the engine's deferred work gets its turn.
@@ -75,8 +74,6 @@ pub enum Notice {
         at: Micros,
         /// Who.
         machine: MachineRef,
-        /// Its service listens.
-        accepts: bool,
     },
 }
 
@@ -198,18 +195,15 @@ impl<Q: PacketQueue> Worker<Q> {
             let taken = queue.receive(&mut |meta, packet| {
                 let now = clock::now();
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
-                let accepts = match verdict {
-                    Verdict::Drop(DropReason::ProbeReply) => Some(true),
-                    Verdict::Drop(DropReason::ProbeRefused) => Some(false),
-                    _ => None,
-                };
-                spoke = engine.heard().map(|machine| (now, machine, accepts));
+                spoke = engine
+                    .heard()
+                    .map(|machine| (now, machine, verdict == Verdict::Drop(DropReason::ProbeReply)));
                 verdict
             });
             if let Some((at, machine, to_probe)) = spoke {
                 self.lines.heard.note(machine, at);
-                if let Some(accepts) = to_probe {
-                    self.tell(Notice::ProbeReply { at, machine, accepts });
+                if to_probe {
+                    self.tell(Notice::ProbeReply { at, machine });
                     self.lines.coordinator.wake();
                 }
             }
@@ -235,9 +229,6 @@ impl<Q: PacketQueue> Worker<Q> {
         }
         if noticed {
             self.lines.coordinator.wake();
-        }
-        if self.engine.give_back() {
-            memory::trim();
         }
     }
 

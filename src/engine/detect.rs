@@ -4,20 +4,12 @@
 //! every `probe_interval` in which nothing was heard of it) or *suspected* (a burst of `probes` probes is under way). Any packet
 //! from it ends a burst. A burst that ends without one is the proof. The probe of an idle machine is the first of a burst, too.
 //!
-//! A host that answers and a service that does not are different things: a SYN that is refused says that the host lives. A machine that
-//! refuses `probes` SYNs in a row while another machine of its service accepts one has lost its service. Where all
-//! refuse, the service is closed, and no machine is to blame.
-//!
 //! Between the probes of a burst lies half the floor, but never less than two round trips as probes have measured them: a
 //! machine far away is not dead.
 
 use super::Reason;
-use super::spec::{MILLISECOND, MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
+use super::spec::{MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
 use crate::mutant::{self, Mutation};
-
-/// The least wait between two probes of a machine that was never heard of: three of them outlast the second after which a lost question for
-/// its link-layer address is asked again (RFC 4861 section 10; Linux waits as long with ARP).
-const UNMEASURED: Micros = 400 * MILLISECOND;
 
 /// What the detector wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,19 +39,10 @@ struct Burst {
     next_at: Micros,
 }
 
-/// A service that does not listen, though its host lives.
-#[derive(Clone, Copy, Debug)]
-struct Refusal {
-    since: Micros,
-    count: u32,
-}
-
 #[derive(Debug)]
 struct Watch {
     machine: MachineRef,
     heard_at: Micros,
-    /// It was ever heard of.
-    known: bool,
     probed_at: Micros,
     burst: Option<Burst>,
     down: bool,
@@ -68,14 +51,6 @@ struct Watch {
     interval: Micros,
     /// The earliest probe that has not been answered.
     asked_at: Option<Micros>,
-    /// Its service was found to hang, and nobody has been told yet.
-    hangs: Option<Micros>,
-    /// Its service has refused probes, and accepted none since.
-    refusal: Option<Refusal>,
-    /// When its service last accepted a probe.
-    accepted_at: Option<Micros>,
-    /// When it is to be asked whether its service listens, whatever else was heard of it.
-    ask_at: Option<Micros>,
     /// Round-trip time of probes: follows a rise at once, a fall slowly.
     rtt: Option<Micros>,
 }
@@ -97,7 +72,6 @@ impl Detector {
                     machine: MachineId(m),
                 },
                 heard_at: now.saturating_sub(service.detect.probe_interval),
-                known: false,
                 probed_at: 0,
                 burst: None,
                 down: false,
@@ -105,10 +79,6 @@ impl Detector {
                 floor: service.detect.floor,
                 interval: service.detect.probe_interval.max(1),
                 asked_at: None,
-                hangs: None,
-                refusal: None,
-                accepted_at: None,
-                ask_at: None,
                 rtt: None,
             })
         });
@@ -121,14 +91,8 @@ impl Detector {
         self.watches.iter_mut().find(|w| w.machine == machine)
     }
 
-    /// Evidence from a flow: starts a probe burst unless one runs. A hang is its own proof: the kernel would answer any probe.
+    /// Evidence from a flow: starts a probe burst unless one runs.
     pub fn handle_suspect(&mut self, now: Micros, machine: MachineRef, reason: Reason) {
-        if reason == Reason::Hang {
-            if let Some(watch) = self.watch(machine).filter(|w| !w.down) {
-                watch.hangs = watch.hangs.or(Some(now));
-            }
-            return;
-        }
         if let Some(watch) = self.watch(machine)
             && !watch.down
             && watch.burst.is_none()
@@ -146,7 +110,6 @@ impl Detector {
     pub fn handle_heard(&mut self, at: Micros, machine: MachineRef) {
         if let Some(watch) = self.watch(machine) {
             watch.heard_at = watch.heard_at.max(at);
-            watch.known = true;
             if watch.burst.is_some_and(|b| at > b.since) {
                 watch.burst = None;
             }
@@ -162,42 +125,6 @@ impl Detector {
             watch.rtt = Some(watch.rtt.map_or(sample, |rtt| sample.max((7 * rtt + sample) / 8)));
         }
         self.handle_heard(at, machine);
-    }
-
-    /// A machine's service has accepted a probe, or its host has refused it because nobody listens.
-    pub fn handle_service(&mut self, at: Micros, machine: MachineRef, accepts: bool) {
-        let Some(watch) = self.watch(machine).filter(|w| !w.down) else {
-            return;
-        };
-        if accepts {
-            (watch.accepted_at, watch.refusal, watch.ask_at) = (Some(at), None, None);
-            return;
-        }
-        let first = watch.refusal.is_none();
-        watch.refusal.get_or_insert(Refusal { since: at, count: 0 }).count += 1;
-        // Once it is plain, there is no hurry: others may accept again.
-        let pause = match watch.refusal {
-            Some(refusal) if refusal.count >= watch.probes => watch.interval,
-            _ => watch.spacing(),
-        };
-        watch.ask_at = Some(at + pause);
-        if first {
-            let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
-            for other in others.filter(|w| w.machine != machine && !w.down && w.refusal.is_none()) {
-                other.ask_at = Some(at);
-            }
-        }
-    }
-
-    /// A machine whose service refuses while another's accepts.
-    fn refuser(&self) -> Option<(usize, Refusal)> {
-        let alive = || self.watches.iter().enumerate().filter(|(_, w)| !w.down);
-        alive().find_map(|(index, w)| {
-            let refusal = w.refusal.filter(|r| r.count >= w.probes)?;
-            let accepts = |o: &Watch| o.refusal.is_none() && o.accepted_at.is_some_and(|at| at >= refusal.since);
-            let another = alive().any(|(_, o)| o.machine.service == w.machine.service && accepts(o));
-            another.then_some((index, refusal))
-        })
     }
 
     /// Whoever runs the detector was not scheduled in time, or a shard was not: what was not heard is no evidence. Bursts begin again.
@@ -217,7 +144,6 @@ impl Detector {
             watch.down = true;
             watch.burst = None;
             watch.asked_at = None;
-            (watch.refusal, watch.accepted_at, watch.ask_at, watch.hangs) = (None, None, None, None);
         }
     }
 
@@ -226,7 +152,6 @@ impl Detector {
         if let Some(watch) = self.watch(machine) {
             watch.down = false;
             watch.burst = None;
-            (watch.refusal, watch.accepted_at, watch.ask_at, watch.hangs) = (None, None, None, None);
             // Its absence is no part of its way.
             watch.asked_at = None;
             watch.heard_at = now.saturating_sub(watch.interval);
@@ -236,13 +161,6 @@ impl Detector {
 
     /// The next thing to do, if any is due; call until `None`.
     pub fn poll(&mut self, now: Micros) -> Option<Action> {
-        if let Some((index, refusal)) = self.refuser() {
-            return Some(self.watches[index].fall(Reason::Refused, refusal.since));
-        }
-        if let Some(watch) = self.watches.iter_mut().find(|w| !w.down && w.hangs.is_some()) {
-            let since = watch.hangs.take().unwrap_or(now);
-            return Some(watch.fall(Reason::Hang, since));
-        }
         self.watches.iter_mut().filter(|w| !w.down).find_map(|w| w.poll(now))
     }
 
@@ -261,11 +179,6 @@ impl Detector {
 
 impl Watch {
     fn deadline(&self) -> Micros {
-        let ask = self.ask_at.unwrap_or(Micros::MAX);
-        ask.min(self.burst_deadline())
-    }
-
-    fn burst_deadline(&self) -> Micros {
         match self.burst {
             Some(burst) => burst.next_at,
             None => self.heard_at.max(self.probed_at) + self.interval,
@@ -273,24 +186,13 @@ impl Watch {
     }
 
     fn spacing(&self) -> Micros {
-        // Not measured yet: patient.
-        let unmeasured = if self.known {
-            self.interval
-        } else {
-            self.interval.max(UNMEASURED)
-        };
-        let trip = self.rtt.map_or(unmeasured, |rtt| 2 * rtt);
+        // Not measured yet: patient, half an interval.
+        let trip = self.rtt.map_or(self.interval / 2, |rtt| 2 * rtt);
         (self.floor / 2).max(trip).max(1)
     }
 
     fn poll(&mut self, now: Micros) -> Option<Action> {
-        if self.ask_at.is_some_and(|at| at <= now) {
-            // An answer that gets lost must not be the end of the asking.
-            self.ask_at = self.refusal.map(|_| now + self.interval);
-            self.asked_at = self.asked_at.or(Some(now));
-            return Some(Action::Probe { machine: self.machine });
-        }
-        if self.burst_deadline() > now {
+        if self.deadline() > now {
             return None;
         }
         let next_at = now + self.spacing();
@@ -308,17 +210,13 @@ impl Watch {
             return Some(Action::Probe { machine: self.machine });
         }
         let (reason, suspected_at) = (burst.reason, burst.since);
-        Some(self.fall(reason, suspected_at))
-    }
-
-    fn fall(&mut self, reason: Reason, suspected_at: Micros) -> Action {
         self.burst = None;
         self.down = true;
-        Action::Down {
+        Some(Action::Down {
             machine: self.machine,
             reason,
             suspected_at,
-        }
+        })
     }
 }
 
@@ -431,78 +329,5 @@ mod tests {
         (0..3).for_each(|i| assert!(d.poll((101 + i * 2) * MS).is_some()));
         d.handle_stall(160 * MS);
         assert_eq!(d.poll(160 * MS), Some(Action::Probe { machine: A }));
-    }
-
-    /// Two machines, both measured, the second of which has been heard of.
-    fn pair() -> (Detector, MachineRef) {
-        let mut d = detector();
-        let b = MachineRef {
-            machine: MachineId(1),
-            ..A
-        };
-        let twin = detector().watches.remove(0);
-        d.watches.push(Watch { machine: b, ..twin });
-        for machine in [A, b] {
-            assert_eq!(d.poll(100 * MS), Some(Action::Probe { machine }));
-            d.handle_probe_reply(100 * MS + 100, machine);
-        }
-        (d, b)
-    }
-
-    #[test]
-    fn a_service_that_refuses_while_another_accepts_is_down() {
-        let (mut d, b) = pair();
-        d.handle_service(110 * MS, A, false);
-        // The other one is asked at once; the one that refused, again and again.
-        assert_eq!(d.poll(110 * MS), Some(Action::Probe { machine: b }));
-        d.handle_service(110 * MS + 100, b, true);
-        for at in [112, 114] {
-            assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }), "at {at} ms");
-            assert_eq!(d.poll(at * MS), None);
-            d.handle_heard(at * MS, A);
-            d.handle_service(at * MS, A, false);
-        }
-        let down = Action::Down {
-            machine: A,
-            reason: Reason::Refused,
-            suspected_at: 110 * MS,
-        };
-        assert_eq!((d.poll(114 * MS), d.poll(114 * MS)), (Some(down), None));
-    }
-
-    #[test]
-    fn a_service_that_is_closed_everywhere_is_nobodys_fault() {
-        let (mut d, b) = pair();
-        for at in [110, 112, 114, 116, 118] {
-            for machine in [A, b] {
-                d.handle_heard(at * MS, machine);
-                d.handle_service(at * MS, machine, false);
-            }
-            let asked: Vec<_> = std::iter::from_fn(|| d.poll(at * MS)).collect();
-            assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
-        }
-        // When one is back, the other one is not.
-        d.handle_service(120 * MS, b, true);
-        assert!(matches!(
-            d.poll(120 * MS),
-            Some(Action::Down {
-                machine: A,
-                reason: Reason::Refused,
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn one_acceptance_ends_the_suspicion() {
-        let (mut d, b) = pair();
-        d.handle_service(110 * MS, A, false);
-        d.handle_service(110 * MS, b, true);
-        d.handle_service(111 * MS, A, true);
-        d.handle_service(112 * MS, A, false);
-        d.handle_service(113 * MS, A, false);
-        d.handle_service(113 * MS, b, true);
-        let asked: Vec<_> = std::iter::from_fn(|| d.poll(113 * MS)).collect();
-        assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
     }
 }

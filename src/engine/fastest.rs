@@ -42,9 +42,7 @@ impl Flow {
     ) -> Option<Verdict> {
         let leg = &self.legs[index];
         let fit = leg.is_open() && (leg.eligible || mutant::is(Mutation::IneligibleSpeaks));
-        // RFC 9293 section 3.8.4: beyond its FIN there is only the garbage byte of a keep-alive.
-        let garbage = !p.flags.contains(Flags::FIN) && leg.fin.is_some_and(|at| seg.end > at);
-        if !fit || garbage || !self.races(cx) {
+        if !fit || !self.races(cx) {
             return None;
         }
         let fin = p.flags.contains(Flags::FIN) && self.confirms_end(index);
@@ -92,9 +90,7 @@ impl Flow {
             // Its number is behind what the client has had: no receiver would accept it. What it acknowledges the engine says (R6).
             return (seg.v < self.client.sent).then_some(DropReason::NoNews);
         }
-        // If it was said by a machine that is gone, and was lost on the way, nobody else says it again.
-        let led = self.leg_of(self.lead).is_some_and(|i| self.legs[i].is_open());
-        let first_time = seg.end > sent && led;
+        let first_time = seg.end > sent;
         self.original_mut().ack_due |= first_time;
         first_time.then_some(DropReason::Replica)
     }

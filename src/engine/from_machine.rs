@@ -164,7 +164,8 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        if let Some(fin) = self.fin {
+        let fin = self.legs[index].fin.filter(|_| index == self.original).or(self.fin);
+        if let Some(fin) = fin {
             self.note_fin(fin);
         }
     }
@@ -210,8 +211,6 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
-        let held = self.holds_fin(cx, now);
-        let (repeats, seg) = (repeats && seg.pure, if held { self.without_fin(seg) } else { seg });
         if let Some(reason) = self.is_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }
@@ -219,7 +218,7 @@ impl Flow {
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
         if seg.pure && !self.is_news(offer, seg.u, repeats) {
-            return Verdict::Drop(if held { DropReason::Held } else { DropReason::NoNews });
+            return Verdict::Drop(DropReason::NoNews);
         }
         // A recovering original says again what the client has long had: the ghost answers (R7), for the client's answer is not
         // passed on to it.
@@ -235,18 +234,6 @@ impl Flow {
         self.on_to_client(cx, checksum, self.original, seg, offer, p, bytes)
     }
 
-    /// R11: a segment as it was before the original's FIN, which is held: with the number after it an acknowledgement would tell of it.
-    fn without_fin(&self, seg: Segment) -> Segment {
-        let fin = self.original().fin.unwrap_or(seg.end);
-        let (v, end) = (seg.v.min(fin), seg.end.min(fin));
-        Segment {
-            v,
-            end,
-            pure: v == end,
-            ..seg
-        }
-    }
-
     /// A segment of leg `index` as the client gets it.
     #[expect(clippy::too_many_arguments, reason = "a packet, its place, and whose it is")]
     pub(super) fn on_to_client(
@@ -260,16 +247,10 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let window = self.note_offer(offer);
-        if seg.end > seg.v {
-            // A bare acknowledgement from beyond a hole gives the client nothing up to there.
-            self.client.sent = self.client.sent.max(seg.end);
-        }
+        self.client.sent = self.client.sent.max(seg.end);
         let mut ed = Editor::new(bytes, p);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);
-        if p.flags.contains(Flags::FIN) && self.fin.is_none_or(|fin| seg.end <= fin) {
-            ed.set_flags(p.flags.without(Flags::FIN));
-        }
         if !mutant::is(Mutation::SeqUntranslated) {
             ed.set_seq(self.promised_seq(seg.v));
         }
@@ -338,19 +319,8 @@ impl Flow {
         }
         if index != self.original || self.client.has_left {
             cx.stats.count(Counter::LegsRefused);
-            self.note_reset(now, index);
             self.drop_leg(index, &mut cx.budget);
             return Verdict::Drop(DropReason::Replica);
-        }
-        if self.holds_reset(cx, now) {
-            return Verdict::Drop(DropReason::Held);
-        }
-        if self.is_half_open() && self.has_heir(cx) {
-            // It has forgotten the connection, or its service has gone, before the client had said a word: as if it had refused.
-            self.note_refusal(cx, index);
-            cx.stats.count(Counter::RefusalsMasked);
-            self.replace_original(cx, now);
-            return Verdict::Drop(DropReason::Held);
         }
         cx.stats.count(Counter::ResetsPassed);
         let offer = self.offer(cx);
@@ -379,7 +349,7 @@ impl Flow {
         let acks_syn = p.flags.contains(Flags::ACK) && u == 1;
         if p.flags.contains(Flags::RST) {
             if acks_syn {
-                self.note_refusal(cx, index);
+                cx.stats.count(Counter::LegsRefused);
                 self.drop_leg(index, &mut cx.budget);
                 return Verdict::Drop(DropReason::Replica);
             }

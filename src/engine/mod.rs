@@ -28,7 +28,6 @@ mod stream;
 mod table;
 mod takeover;
 mod timers;
-mod vote;
 mod watch;
 
 use crate::wire::{ChecksumMode, Flags, Options, ParseError, Parsed, Segment, Seq, tcp_checksum_ok};
@@ -44,13 +43,6 @@ pub use diverge::{Difference, Excerpt};
 pub use outbox::Outbox;
 pub use spec::*;
 pub use stats::{Counter, DropReason, Stats};
-
-/// What a probe's number grows by is time in units of this many microseconds. A probe that comes within four seconds of another then lies in
-/// the window that the machine's answer to the other has offered (64 KiB), as [`Engine::probe`] needs it.
-const PROBE_TICK: Micros = 64;
-/// For how long the answer to a probe is believed, in these units: ten seconds.
-#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
-const PROBE_MEMORY: u32 = (10 * spec::SECOND / PROBE_TICK) as u32;
 
 /// What the caller knows of a packet besides its bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -106,12 +98,6 @@ pub enum Reason {
     Retransmission,
     /// Probes stayed unanswered.
     Probes,
-    /// It ended a connection, and no replica did (R11).
-    Vote,
-    /// Its service has made no progress for `hang`, while a replica's has (R14).
-    Hang,
-    /// Its host answers, its service does not listen, while another machine's does.
-    Refused,
     /// A replica held the client up for `replica_timeout` (R15).
     ReplicaTimeout,
     /// It says something else than the others, and the policy is to evict (R17).
@@ -129,9 +115,6 @@ impl Reason {
             Self::UnansweredSyn => "unanswered_syn",
             Self::Retransmission => "retransmission",
             Self::Probes => "probes",
-            Self::Vote => "vote",
-            Self::Hang => "hang",
-            Self::Refused => "refused",
             Self::ReplicaTimeout => "replica_timeout",
             Self::Divergence => "divergence",
             Self::Command => "command",
@@ -279,9 +262,6 @@ pub struct ShardStatus {
     pub stats: Stats,
 }
 
-/// Room in the tables that is kept when no flow is left: a shard with fewer at a time never allocates it again.
-const KEPT_FLOWS: usize = 1_024;
-
 /// One shard of the engine.
 ///
 /// The contract (sans-I/O): give each packet to [`Engine::handle_packet`], carry out its verdict at once, then call
@@ -366,7 +346,7 @@ impl Engine {
         }
         self.heard = Some(id);
         let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
-            return self.stranger_machine(now, id, p);
+            return self.stranger_machine(id, p);
         };
         let Some(flow) = self.flows.get_mut(key) else {
             return Verdict::Drop(DropReason::UnknownFlow);
@@ -383,18 +363,10 @@ impl Engine {
     }
 
     /// A machine speaks, and no flow knows of it: the answer to a probe, or something stale (R19).
-    fn stranger_machine(&mut self, now: Micros, id: MachineRef, p: &Parsed) -> Verdict {
+    fn stranger_machine(&mut self, id: MachineRef, p: &Parsed) -> Verdict {
         let service = self.cx.service(id.service);
         let is_probe = p.dst == SocketAddr::new(service.psc.ip(), ports::PROBE_PORT);
         self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
-        if is_probe && p.flags.contains(Flags::RST) {
-            // RFC 9293 section 3.10.7.1: nobody listens. R22: only what answers a SYN of the last seconds is believed.
-            let age = self.probe_seq(now).0.wrapping_sub(p.ack.0.wrapping_sub(1));
-            if p.flags.contains(Flags::ACK) && age < PROBE_MEMORY {
-                return Verdict::Drop(DropReason::ProbeRefused);
-            }
-            return Verdict::Drop(DropReason::MisplacedReset);
-        }
         if is_probe {
             self.cx.stats.count(Counter::ProbeReplies);
             return Verdict::Drop(DropReason::ProbeReply);
@@ -526,7 +498,6 @@ impl Engine {
             flow.answer_resets(&mut self.cx);
         }
         self.half_open -= usize::from(flow.is_half_open());
-        flow.close_vote(&mut self.cx);
         flow.release(&mut self.cx.budget);
         self.table.remove(flow.service, flow.client.addr, flow.peer, key);
         self.cx.stats.count(Counter::FlowsClosed);
@@ -602,23 +573,6 @@ impl Engine {
             flow.armed = Some(deadline);
             self.timers.arm(deadline, key, flow.generation);
         }
-    }
-
-    /// Once the last flow of many has gone: gives back the room that the tables had grown to. Otherwise they would keep it, and grow once
-    /// more when as many flows come again, for a hash table counts the places of what was removed until it is rebuilt. To be called after
-    /// [`Engine::poll`], now and then. Returns whether there was anything to give back.
-    pub fn give_back(&mut self) -> bool {
-        if !self.flows.is_empty() || self.flows.capacity() <= KEPT_FLOWS {
-            return false;
-        }
-        self.flows.shrink_to_fit();
-        self.table.shrink();
-        // No deadline counts any more, nor does work for a flow that has gone.
-        self.timers = Timers::default();
-        self.sweep_at = 64;
-        self.dirty = VecDeque::new();
-        self.unproved = VecDeque::new();
-        true
     }
 
     /// When [`Engine::poll`] wants to be called next, if no packet comes.
@@ -764,35 +718,26 @@ impl Engine {
             return;
         }
         let psc = self.cx.service(machine.service).psc;
-        let seq = self.probe_seq(now);
-        let mut segment = Segment {
-            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
-            dst: self.cx.machine(machine.service, machine.machine).addr,
-            seq,
-            ack: Seq(0),
-            flags: Flags::RST,
-            window: 0,
-            urgent: 0,
-            options: Options::default(),
-            payload: (&[], &[]),
-        };
-        // The last probe's half-open connection is still there if our RST for its SYN/ACK was lost; a SYN that meets it is answered with a
-        // RST by Linux where it lies in the window, as if nobody listened, and at most twice a second where not. A RST in the window ends
-        // it; one that finds nothing is ignored (RFC 9293 sections 3.10.7.2 and 3.10.7.4).
-        pump::send(&mut self.cx, &segment, out);
-        segment.flags = Flags::SYN;
-        segment.window = 1_024;
-        segment.options.mss = Some(handshake::default_mss(psc.ip()));
-        pump::send(&mut self.cx, &segment, out);
-    }
-
-    /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock and a secret.
-    fn probe_seq(&self, now: Micros) -> Seq {
         let key = self.cx.spec.hash_key;
+        // RFC 6528: numbers that a third party can't guess; a clock of 4 microseconds and a secret.
         let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
         #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
-        let clock = (now / PROBE_TICK) as u32;
-        Seq(secret).add(clock)
+        let clock = (now / 4) as u32;
+        let segment = Segment {
+            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
+            dst: self.cx.machine(machine.service, machine.machine).addr,
+            seq: Seq(secret).add(clock),
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: 1_024,
+            urgent: 0,
+            options: Options {
+                mss: Some(handshake::default_mss(psc.ip())),
+                ..Options::default()
+            },
+            payload: (&[], &[]),
+        };
+        pump::send(&mut self.cx, &segment, out);
     }
 
     /// What it was told at its start.

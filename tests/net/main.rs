@@ -11,7 +11,6 @@ mod faulty;
 mod flows;
 mod handover;
 mod hostile;
-mod judge;
 #[allow(
     dead_code,
     clippy::panic,

@@ -28,8 +28,6 @@ pub type Offsets = (Option<i64>, Option<i64>);
 pub struct Machine {
     pub down: bool,
     pub frozen: bool,
-    /// Its service was killed.
-    pub crashed: bool,
     /// When it was last told up or down.
     pub changed_at: Micros,
     pub ever_down: bool,
@@ -196,7 +194,7 @@ impl Observer {
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && !state.crashed && (!state.ever_down || state.changed_at <= flow.started_at)
+        !state.down && !state.frozen && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
@@ -206,7 +204,7 @@ impl Observer {
         able && self.lived_through(m, flow)
     }
 
-    /// R9, but for FINs, which may have to wait for a vote (R11): what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
+    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
     /// all machines are fit to take over as far as the engine's own judgement goes.
     pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
         let limit = self.cache_limit;
@@ -228,7 +226,7 @@ impl Observer {
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
             let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
-            let Some(said) = heirs.map(|l| l.whole - u64::from(l.ended)).min() else {
+            let Some(said) = heirs.map(|l| l.whole).min() else {
                 continue;
             };
             let said = said.min(flow.edge);
@@ -323,7 +321,6 @@ impl Observer {
                 );
                 (flow.original, flow.heir) = (Some(m), None);
             }
-            flow.moves_on(m);
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
                 original == m,
@@ -366,7 +363,7 @@ impl Observer {
         if flow.client_reset {
             return Ok(());
         }
-        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause, lived.is_some())?;
+        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
         Self::check_echo(
             flow.stamps.as_ref().map(|s| (s, "the client")),
             p,
@@ -493,7 +490,6 @@ impl Observer {
         promise: &Promise,
         script: &Script,
         cause: Cause,
-        survived: bool,
     ) -> Result<(), Violation> {
         let start = place(p.seq, promise.isn, flow.told.sent);
         let end = start + i64::from(p.seq_len());
@@ -504,7 +500,7 @@ impl Observer {
             flow.whole
         );
         ensure!(
-            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0 || flow.may_have_moved(),
+            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0,
             "I6",
             "data, but nobody took over"
         );
@@ -515,16 +511,13 @@ impl Observer {
             flow.edge
         );
         ensure!(
-            !p.has(FIN) || end == flow.whole as i64 || !survived,
+            !p.has(FIN) || end == flow.whole as i64,
             "I1",
             "FIN at v {end} instead of {}",
             flow.whole
         );
         same_bytes(p, bytes, start, flow.acked, &script.down, "the service's")?;
-        if p.seq_len() > 0 {
-            // A bare acknowledgement from beyond a hole gives the client nothing up to there.
-            flow.told.sent = flow.told.sent.max(end as u64);
-        }
+        flow.told.sent = flow.told.sent.max(end as u64);
         Ok(())
     }
 

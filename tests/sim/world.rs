@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use relevo::engine::detect::{Action, Detector};
 use relevo::engine::{
-    Checksum, Command, Counter, Difference, DropReason, Event, MILLISECOND, MachineId, MachineRef, Meta, Micros,
-    Outbox, Reason, SECOND, ServiceId, ShardStatus, Verdict,
+    Checksum, Command, Counter, Difference, Event, MILLISECOND, MachineId, MachineRef, Meta, Micros, Outbox, Reason,
+    SECOND, ServiceId, ShardStatus, Verdict,
 };
 
 use crate::app::{ClientApp, Oddity, Script};
@@ -498,11 +498,6 @@ impl<G: Gateway> World<G> {
                 "heard {machine:?}"
             );
             detector.handle_heard(self.now, machine);
-            match verdict {
-                Verdict::Drop(DropReason::ProbeReply) => detector.handle_service(self.now, machine, true),
-                Verdict::Drop(DropReason::ProbeRefused) => detector.handle_service(self.now, machine, false),
-                _ => {}
-            }
         }
         if let Verdict::Accept { len } = verdict {
             self.accepted += 1;
@@ -628,8 +623,6 @@ impl<G: Gateway> World<G> {
             // What follows may be the same byte again.
             Oddity::Shorter | Oddity::Longer => difference.offset >= odd.at as u64,
         });
-        // A service that has crashed has ended too early.
-        let explained = explained || (difference.length && self.observer.state[m].crashed);
         ensure!(
             explained,
             "R17",
@@ -714,7 +707,7 @@ impl<G: Gateway> World<G> {
         let m = usize::from(machine.machine.0);
         self.trace
             .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
-        if !self.ever_frozen[m] && !self.observer.state[m].crashed {
+        if !self.ever_frozen[m] {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
             ensure!(
@@ -763,11 +756,6 @@ impl<G: Gateway> World<G> {
                 self.host_run(machine, None)?;
             }
             Fault::Down { machine } => self.down(Self::machine_ref(machine))?,
-            Fault::Crash { machine } => {
-                self.observer.state[machine].crashed = true;
-                self.hosts[machine].crash();
-                self.host_run(machine, None)?;
-            }
             Fault::Up { machine } => {
                 let machine = Self::machine_ref(machine);
                 self.command(Command::Up { machine });
@@ -847,8 +835,7 @@ impl<G: Gateway> World<G> {
 
     fn check_detection(&mut self) -> Result<(), Violation> {
         let well = (0..self.machines())
-            .map(|m| (&self.observer.state[m], self.frozen_at[m], &self.scenario.machines[m]))
-            .any(|(state, frozen, spec)| !state.down && !state.crashed && frozen.is_none() && !spec.refuses);
+            .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
         for m in 0..self.machines() {
             let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
             if let Some(since) = unnoticed {
@@ -916,6 +903,7 @@ fn is_syn(bytes: &[u8]) -> bool {
 }
 
 fn describe_status(status: &ShardStatus) -> String {
+    use relevo::engine::DropReason;
     let mut text = format!("    engine: {} bytes buffered\n", status.buffered_bytes);
     for service in &status.services {
         text += &format!(

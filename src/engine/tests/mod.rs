@@ -11,7 +11,6 @@ mod hostile;
 mod replication;
 mod rules;
 mod takeover;
-mod vote;
 
 use super::*;
 use crate::wire::{Options, Parsed, Segment, Timestamps, tcp_checksum_ok};
@@ -266,14 +265,6 @@ impl Talk {
     /// Handshakes with the original and all replicas; then silence.
     pub fn established(machines: usize) -> Self {
         let mut t = Self::new(machines);
-        t.shake_hands(machines);
-        t
-    }
-    /// The same with machines whose end is believed at once: votes (R11) have dialogues of their own.
-    pub fn established_without_votes(machines: usize) -> Self {
-        let mut spec = spec(machines);
-        spec.services[0].detect.vote = 0;
-        let mut t = Self::with(spec, true);
         t.shake_hands(machines);
         t
     }
