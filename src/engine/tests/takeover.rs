@@ -396,3 +396,40 @@ fn a_fin_that_was_lost_behind_a_replayed_one_is_known() {
     t.wait(20_000 * MS);
     assert_eq!(t.engine.status().services[0].flows, 0);
 }
+
+#[test]
+fn a_machine_whose_service_has_ended_too_early_takes_nothing_over() {
+    let mut t = Talk::established(3);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"GET a\n",
+        ..Say::default()
+    });
+    // Replica 1 has crashed: its FIN stands where the answer begins.
+    t.machine(
+        1,
+        Say {
+            at: 1,
+            ack: Some(7),
+            flags: Flags::FIN,
+            ..Say::default()
+        },
+    );
+    let answer = Say {
+        at: 1,
+        ack: Some(7),
+        data: b"42\n",
+        ..Say::default()
+    };
+    t.machine(2, answer.clone());
+    t.machine(0, answer);
+    t.client_heard();
+    let to = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(1),
+    };
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 0);
+    assert_eq!(down(&mut t, 0).switched, 1);
+    assert_eq!(t.engine.status().services[0].machines[2].original_of, 1);
+}
