@@ -35,7 +35,25 @@ pub struct Machine {
     pub refuses: bool,
     /// Its stack agrees to timestamps.
     pub timestamps: bool,
+    /// Its stack agrees to SACK and to window scaling.
+    pub sack: bool,
+    pub scaling: bool,
+    /// Its service does nothing at present.
+    pub hung: bool,
+    /// When its service last ended, or its stack last forgot everything.
+    pub died_at: Option<Micros>,
 }
+
+impl Machine {
+    /// Whether its service ended, or hangs, in a flow's time.
+    fn failed(&self, flow: &Flow) -> bool {
+        self.hung || self.died_at.is_some_and(|at| at >= flow.started_at)
+    }
+}
+
+/// Whether the engine judges what an original says when its service crashes or hangs (R11's vote, R14's `hang`). Until it does, a flow that meets
+/// this is counted as a known limit.
+pub const JUDGED: bool = false;
 
 /// The books of one run.
 pub struct Observer {
@@ -194,39 +212,63 @@ impl Observer {
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && (!state.ever_down || state.changed_at <= flow.started_at)
+        !state.down && !state.frozen && !state.failed(flow) && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
+        let agrees = |p: Promise| {
+            (state.timestamps || !p.timestamps) && (state.sack || !p.sack) && (state.scaling || p.scale.is_none())
+        };
+        let able = !flow.refused && !state.refuses && flow.promise.is_none_or(agrees);
         able && self.lived_through(m, flow)
     }
 
-    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
-    /// all machines are fit to take over as far as the engine's own judgement goes.
-    pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
+    /// Some of machine `m`'s output, in the flow that `p` belongs to, did not fit the engine's memory.
+    pub fn skipped(&mut self, m: usize, p: &Packet) {
+        if let Some(f) = self.by_peer(p.dst, p.dport)
+            && let Some(leg) = &mut self.flows[f].legs[m]
+            && let Some(isn) = leg.isn
+        {
+            let start = u64::try_from(place(p.seq, isn, leg.sent)).unwrap_or(0);
+            leg.skipped_at = Some(leg.skipped_at.unwrap_or(start).min(start));
+        }
+    }
+
+    /// Whether the flow's client waits for a machine whose service hangs.
+    pub fn waits_for_hung(&self, id: usize) -> bool {
+        let hung = |m: usize| self.state[m].hung && !self.state[m].down;
+        let flow = self.flows.iter().find(|f| f.id == id);
+        flow.is_some_and(|f| f.original.map_or_else(|| (0..self.state.len()).any(hung), hung))
+    }
+
+    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that the engine
+    /// does not think fit for reasons of its own (R23) can only lower what all have said.
+    pub fn check_replayed(&mut self) -> Result<(), Violation> {
         let limit = self.cache_limit;
         let states = &self.state;
         for flow in self.flows.iter_mut() {
             if !std::mem::take(&mut flow.switching) {
                 continue;
             }
-            let Some(promise) = flow.promise.filter(|_| fit && flow.proved && !flow.finished()) else {
+            let Some(promise) = flow.promise.filter(|_| flow.proved && !flow.finished()) else {
                 continue;
             };
-            if flow.reset_to_client || flow.refused {
+            if flow.reset_to_client || flow.refused || flow.limit {
                 continue;
             }
-            let alike = |l: &Leg| l.timestamps == promise.timestamps && l.scale.is_some() == promise.scale.is_some();
+            let alike = |l: &Leg| {
+                let agreed = (l.timestamps, l.scale.is_some(), l.sack);
+                agreed == (promise.timestamps, promise.scale.is_some(), promise.sack)
+            };
             let heirs = flow
                 .legs
                 .iter()
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
             let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
-            let Some(said) = heirs.map(|l| l.whole).min() else {
+            let Some(said) = heirs.map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole)).min() else {
                 continue;
             };
             let said = said.min(flow.edge);
@@ -300,6 +342,9 @@ impl Observer {
         let client = self.flows[f].client;
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
+        if flow.limit {
+            return Ok(());
+        }
         if let Cause::Machine(m) = cause {
             ensure!(
                 !states[m].down,
@@ -327,6 +372,18 @@ impl Observer {
                 "I6",
                 "a packet of machine {m}, but the original is {original}"
             );
+        }
+        // What a service says by ending is passed on, or replayed by a takeover, as if it wished to.
+        let ends = p.has(RST) && matches!(cause, Cause::Machine(m) if states[m].failed(flow));
+        let early = |promise: Promise| {
+            let end = place(p.seq, promise.isn, flow.told.sent) + i64::from(p.seq_len());
+            p.has(FIN) && end < flow.whole as i64
+        };
+        let failed = states.iter().any(|s| s.failed(flow));
+        if !JUDGED && (ends || (failed && flow.promise.is_some_and(early))) {
+            flow.limit = true;
+            flow.reset_to_client |= ends;
+            return Ok(());
         }
         if p.has(RST) {
             // The service's own refusal is passed on as the original says it.
@@ -372,7 +429,6 @@ impl Observer {
         let ack = place(p.ack, flow.isn, flow.told.ack);
         // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
         if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
-            && flow.takeovers <= 1
             // Of several clocks at once the latest counts.
             && !fastest
             && let Some(leg) = &mut flow.legs[m]
@@ -380,8 +436,9 @@ impl Observer {
         {
             let offset = told.wrapping_sub(stamps.latest);
             let fixed = *leg.clock_offset.get_or_insert(offset);
+            let waits = flow.takeovers > 1 && flow.told.tsval == Some(told);
             ensure!(
-                offset == fixed,
+                offset == fixed || waits,
                 "R5",
                 "the clock of machine {m} has the offset {offset} after {fixed}"
             );
@@ -604,6 +661,9 @@ impl Observer {
                 let at = place(p.seq, flow.isn, leg.acked);
                 leg.reset |= (leg.acked as i64..=leg.edge as i64).contains(&at);
             }
+            return Ok(());
+        }
+        if flow.limit {
             return Ok(());
         }
         ensure!(
