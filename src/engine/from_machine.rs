@@ -86,7 +86,6 @@ impl Flow {
         if v >= self.client.edge || beyond <= 1 << self.client_shift() {
             return None;
         }
-        let beyond = beyond - 2 * Pos::from(mutant::is(Mutation::CutTooLate));
         let fin = Pos::from(p.flags.contains(Flags::FIN));
         let mut ed = Editor::new(bytes, p);
         ed.set_flags(p.flags.without(Flags::FIN | Flags::PSH));
