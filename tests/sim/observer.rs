@@ -236,11 +236,12 @@ impl Observer {
         }
     }
 
-    /// Whether the flow's client waits for a machine whose service hangs.
-    pub fn waits_for_hung(&self, id: usize) -> bool {
-        let hung = |m: usize| self.state[m].hung && !self.state[m].down;
-        let flow = self.flows.iter().find(|f| f.id == id);
-        flow.is_some_and(|f| f.original.map_or_else(|| (0..self.state.len()).any(hung), hung))
+    /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time.
+    pub fn original_failed(&self, id: usize) -> bool {
+        self.flows.iter().find(|f| f.id == id).is_some_and(|f| {
+            let failed = |m: usize| self.state[m].failed(f) && !self.state[m].down;
+            f.original.map_or_else(|| (0..self.state.len()).any(failed), failed)
+        })
     }
 
     /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that the engine

@@ -790,7 +790,7 @@ impl<G: Gateway> World<G> {
         }
         for id in 0..self.done.len() {
             let open = self.connected[id] && !self.done[id] && self.now > self.scenario.heal;
-            if !JUDGED && open && self.observer.waits_for_hung(id) {
+            if !JUDGED && open && self.observer.original_failed(id) {
                 self.meet_limit(id);
             }
         }
@@ -853,6 +853,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
+                    && (JUDGED || !self.observer.original_failed(flow.id))
                     && flow.legs[m].as_ref().is_some_and(Leg::should_finish)
                     && !flow.client_reset
                     && !flow.reset_to_client
