@@ -422,7 +422,7 @@ fn a_machine_whose_service_has_ended_too_early_takes_nothing_over() {
         data: b"42\n",
         ..Say::default()
     };
-    t.machine(2, answer.clone());
+    t.machine(2, answer);
     t.machine(0, answer);
     t.client_heard();
     let to = MachineRef {
@@ -432,4 +432,43 @@ fn a_machine_whose_service_has_ended_too_early_takes_nothing_over() {
     assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 0);
     assert_eq!(down(&mut t, 0).switched, 1);
     assert_eq!(t.engine.status().services[0].machines[2].original_of, 1);
+}
+
+#[test]
+fn a_fin_that_the_original_lost_on_the_way_is_not_taken_for_a_byte() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        at: 1,
+        ack: Some(1),
+        data: b"QUIT",
+        flags: Flags::FIN,
+        ..Say::default()
+    });
+    let bye = Say {
+        at: 1,
+        ack: Some(6),
+        data: b"+OK",
+        ..Say::default()
+    };
+    t.machine(
+        1,
+        Say {
+            flags: Flags::FIN,
+            ..bye
+        },
+    );
+    t.machine(0, bye);
+    // Its FIN is lost; what comes next stands behind it.
+    t.machine(
+        0,
+        Say {
+            at: 5,
+            data: b"",
+            ..bye
+        },
+    );
+    t.hush();
+    assert_eq!(down(&mut t, 0).switched, 1);
+    let heard = t.client_heard();
+    assert!(heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{heard:?}");
 }
