@@ -204,7 +204,8 @@ impl Observer {
     /// A handover was ordered: each flow moves to machine `m` when that is level.
     pub fn hand_over(&mut self, m: usize) {
         for flow in self.flows.iter_mut().filter(|f| f.original != Some(m)) {
-            flow.heir = Some(m);
+            // Of the fastest it can't be said who is the original, before or after.
+            flow.heir = Some(m).filter(|_| !self.fastest);
             flow.takeovers += 1;
         }
     }
@@ -575,7 +576,10 @@ impl Observer {
             flow.whole
         );
         same_bytes(p, bytes, start, flow.acked, &script.down, "the service's")?;
-        flow.told.sent = flow.told.sent.max(end as u64);
+        // An empty segment beyond a hole, or a FIN that was lost, gives the client nothing.
+        if p.seq_len() > 0 {
+            flow.told.sent = flow.told.sent.max(end as u64);
+        }
         Ok(())
     }
 

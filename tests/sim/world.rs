@@ -328,9 +328,10 @@ impl<G: Gateway> World<G> {
             let other = &self.scenario.flows[*id];
             (other.client, other.port) == (f.client, f.port)
         });
+        let limited = |id| self.observer.flows.iter().any(|o| o.id == id && o.limit);
         if earlier
             .clone()
-            .any(|id| self.excused[id] || (self.done[id] && !self.has_survivor(id)))
+            .any(|id| self.excused[id] || (self.done[id] && (limited(id) || !self.has_survivor(id))))
         {
             // What is left of a connection that nobody could carry on is in the way.
             self.excuse(flow);
@@ -415,6 +416,10 @@ impl<G: Gateway> World<G> {
                 self.summary.end = self.now;
                 self.trace
                     .note(self.now, || format!("flow {flow} is over for its client"));
+                // What is left of it on the other side may stand in the way of the next connection.
+                if self.observer.flows.iter().any(|f| f.id == flow && f.limit) {
+                    self.meet_limit(flow);
+                }
             }
         }
     }
@@ -757,7 +762,10 @@ impl<G: Gateway> World<G> {
                 self.command(Command::Failover {
                     to: Self::machine_ref(to),
                 });
-                self.observer.failover();
+                // One that is down is not even asked, and what was planned stays planned.
+                if !self.observer.state[to].down {
+                    self.observer.failover();
+                }
             }
             Fault::HandOver { to } => {
                 if !self.observer.state[to].down {
