@@ -10,6 +10,8 @@
 //! | first TSval | 2³² - 3 | 2³² - 2 | 2³² - 50, 5 more each time |
 //! | window scale | 2 | 3 (what the client is promised) | 7 |
 //! | path MTU | | 1,500 | 1,400 |
+//!
+//! Compiled for tests only: an `unwrap` here is an expectation of the test, and no peer reaches it.
 
 use super::*;
 

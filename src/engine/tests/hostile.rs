@@ -1,4 +1,6 @@
 //! What a hostile client, machine or third party, damage on the way, and unlucky timing must not achieve.
+//!
+//! Compiled for tests only: an `unwrap` here is an expectation of the test, and no peer reaches it.
 
 use super::*;
 

@@ -1,6 +1,9 @@
 //! Dialogues with the engine: who says what, what becomes of it, what the engine says by itself. Times are explicit.
 //!
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
+//!
+//! All of this is compiled for tests only: no peer reaches an `unwrap` below this module, which stands where a test shall fail; and the engine
+//! itself stays pure, the trace of a failed dialogue is printed by the dialogue's other end.
 
 mod diverge;
 mod fastest;
@@ -13,7 +16,8 @@ mod rules;
 mod takeover;
 
 use super::*;
-use crate::wire::{Options, Parsed, Segment, Timestamps, tcp_checksum_ok};
+use crate::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps, tcp_checksum_ok};
+use std::net::SocketAddr;
 
 /// A millisecond.
 pub const MS: Micros = spec::MILLISECOND;
@@ -304,6 +308,7 @@ impl Talk {
     }
 }
 
+/// In tests only: a failed dialogue is told from its beginning.
 impl Drop for Talk {
     fn drop(&mut self) {
         if std::thread::panicking() {

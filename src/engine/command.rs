@@ -1,0 +1,157 @@
+//! What the coordinator wants done in all flows of a service: R12 (takeover), R13 (rejoin), planned handover; and R14's probe.
+
+use super::context::Context;
+use super::flow::Flow;
+use super::{Command, Engine, MachineRef, Micros, Outbox, Outcome, ServiceId, handshake, ports, pump};
+use crate::wire::{Flags, Options, Segment, Seq};
+use std::net::SocketAddr;
+
+impl Engine {
+    /// Carries out a command; its packets come from the next [`Engine::poll`].
+    pub fn command(&mut self, now: Micros, command: Command) -> Outcome {
+        match command {
+            Command::Down { machine } => self.machine_down(now, machine),
+            Command::Up { machine } => {
+                let known = self.down_flag(machine).map(|down| *down = false);
+                Outcome {
+                    applied: known.is_some(),
+                    ..Outcome::default()
+                }
+            }
+            Command::Serve { machine } => Outcome {
+                applied: self.serve(machine),
+                ..Outcome::default()
+            },
+            Command::Failover { to } => self.failover(now, to),
+            Command::HandOver { to } => self.hand_over(now, to),
+            Command::EndHandOver { to } => self.end_hand_over(to),
+        }
+    }
+
+    /// New flows go to this machine, if it is up.
+    fn serve(&mut self, id: MachineRef) -> bool {
+        let up = self.down_flag(id).is_some_and(|down| !*down);
+        if up {
+            self.cx.current[usize::from(id.service.0)] = id.machine;
+        }
+        up
+    }
+
+    fn down_flag(&mut self, id: MachineRef) -> Option<&mut bool> {
+        self.cx
+            .down
+            .get_mut(usize::from(id.service.0))?
+            .get_mut(usize::from(id.machine.0))
+    }
+
+    fn machine_down(&mut self, now: Micros, id: MachineRef) -> Outcome {
+        let mut outcome = Outcome::default();
+        // The last live machine stays: a service with one dead machine is better than one with none.
+        let others = self.down_flag(id).is_some() && self.cx.up(id.service).any(|m| m != id.machine);
+        if !others {
+            return outcome;
+        }
+        outcome.applied = true;
+        if let Some(down) = self.down_flag(id) {
+            *down = true;
+        }
+        if let Some(next) = self.cx.serving(id.service) {
+            self.cx.current[usize::from(id.service.0)] = next;
+        }
+        self.each_flow(id.service, |flow, cx| {
+            flow.machine_down(cx, now, id.machine, &mut outcome)
+        });
+        outcome
+    }
+
+    fn failover(&mut self, now: Micros, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome {
+            applied: self.serve(to),
+            ..Outcome::default()
+        };
+        if !outcome.applied {
+            return outcome;
+        }
+        self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
+        outcome
+    }
+
+    fn hand_over(&mut self, now: Micros, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome {
+            applied: self.serve(to),
+            ..Outcome::default()
+        };
+        if outcome.applied {
+            self.each_flow(to.service, |flow, cx| {
+                flow.plan_handover(cx, now, to.machine, &mut outcome);
+            });
+            outcome.switched = self.take_moved(to.service);
+        }
+        outcome
+    }
+
+    fn end_hand_over(&mut self, to: MachineRef) -> Outcome {
+        let mut outcome = Outcome {
+            applied: self.down_flag(to).is_some(),
+            ..Outcome::default()
+        };
+        if outcome.applied {
+            self.each_flow(to.service, |flow, _| flow.end_handover(to.machine, &mut outcome));
+            outcome.switched = self.take_moved(to.service);
+        }
+        outcome
+    }
+
+    /// Flows that have moved by plan since this was last asked.
+    fn take_moved(&mut self, service: ServiceId) -> usize {
+        std::mem::take(&mut self.cx.moved[usize::from(service.0)])
+    }
+
+    fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context)) {
+        for (key, flow) in &mut self.flows {
+            if flow.service != service {
+                continue;
+            }
+            let before = flow.is_half_open();
+            f(flow, &mut self.cx);
+            self.half_open -= usize::from(before && !flow.is_half_open());
+            if !std::mem::replace(&mut flow.dirty, true) {
+                // A client that waits for output that is there goes before those who are only owed a number.
+                if flow.owes_output() {
+                    self.dirty.push_front(key);
+                } else {
+                    self.dirty.push_back(key);
+                }
+            }
+        }
+    }
+
+    /// Appends a probe to `machine`: a SYN from the PSC's reserved port to the service port (R14). Its answer comes back
+    /// through [`Engine::handle_packet`], where it counts as life (`DropReason::ProbeReply`) and is reset.
+    pub fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
+        if self.down_flag(machine).is_none() {
+            return;
+        }
+        let psc = self.cx.service(machine.service).psc;
+        let key = self.cx.spec.hash_key;
+        // RFC 6528: numbers that a third party can't guess; a clock of 4 microseconds and a secret.
+        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
+        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
+        let clock = (now / 4) as u32;
+        let segment = Segment {
+            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
+            dst: self.cx.machine(machine.service, machine.machine).addr,
+            seq: Seq(secret).add(clock),
+            ack: Seq(0),
+            flags: Flags::SYN,
+            window: 1_024,
+            urgent: 0,
+            options: Options {
+                mss: Some(handshake::default_mss(psc.ip())),
+                ..Options::default()
+            },
+            payload: (&[], &[]),
+        };
+        pump::send(&mut self.cx, &segment, out);
+    }
+}
