@@ -13,21 +13,9 @@ fn with(machines: usize, policy: DivergePolicy) -> Talk {
 /// A request of seven bytes that everybody acknowledges.
 fn asked(machines: usize, policy: DivergePolicy) -> Talk {
     let mut t = with(machines, policy);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET a\r\n",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"GET a\r\n"));
     for i in 0..machines {
-        t.machine(
-            i,
-            Say {
-                at: 1,
-                ack: Some(8),
-                ..Say::default()
-            },
-        );
+        t.machine(i, ack(1, 8));
     }
     t
 }
@@ -56,12 +44,8 @@ fn ends(t: &mut Talk, i: usize, at: i64) {
     );
 }
 
-fn client_acks(t: &mut Talk, ack: i64) {
-    t.client(Say {
-        at: 8,
-        ack: Some(ack),
-        ..Say::default()
-    });
+fn client_acks(t: &mut Talk, read: i64) {
+    t.client(ack(8, read));
 }
 
 fn events(t: &mut Talk) -> Vec<Event> {
@@ -92,16 +76,6 @@ fn counts(t: &Talk) -> [u64; 5] {
         Counter::LegsIneligible,
     ]
     .map(|counter| t.engine.stats().get(counter))
-}
-
-fn down(t: &mut Talk, i: u16) -> Outcome {
-    let machine = MachineRef {
-        service: ServiceId(0),
-        machine: MachineId(i),
-    };
-    let outcome = t.engine.command(t.now, Command::Down { machine });
-    t.poll();
-    outcome
 }
 
 #[test]
@@ -213,12 +187,7 @@ fn a_leg_that_differs_and_has_said_more_when_the_client_asks_again_is_unfit() {
     says(&mut t, 0, 1, b"n=9\n");
     says(&mut t, 1, 1, b"n=10\n");
     assert_eq!(counts(&t)[..3], [1, 0, 2], "so far it might be a faster one");
-    t.client(Say {
-        at: 8,
-        ack: Some(5),
-        data: b"GET b\r\n",
-        ..Say::default()
-    });
+    t.client(words(8, 5, b"GET b\r\n"));
     assert_eq!(counts(&t), [1, 1, 2, 0, 1]);
 }
 
@@ -227,11 +196,7 @@ fn a_leg_that_differs_and_falls_silent_at_another_place_is_unfit() {
     let mut t = asked(2, DivergePolicy::Warn);
     says(&mut t, 0, 1, b"n=10\n");
     says(&mut t, 1, 1, b"n=9\n");
-    t.client(Say {
-        at: 8,
-        ack: Some(6),
-        ..Say::default()
-    });
+    t.client(ack(8, 6));
     t.wait(3 * spec::SECOND);
     assert_eq!(counts(&t), [1, 1, 2, 0, 1]);
 }
@@ -298,12 +263,7 @@ fn beyond_its_bound_a_late_leg_is_not_compared_and_that_is_counted() {
     spec.services[0].max_lag = MaxLag::Unlimited;
     let mut t = Talk::with(spec, true);
     t.shake_hands(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET a\r\n",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"GET a\r\n"));
     for piece in 0..10 {
         says(&mut t, 0, 1 + 1_000 * piece, &[b'a'; 1_000]);
         client_acks(&mut t, 1_001 + 1_000 * piece);
@@ -413,12 +373,7 @@ fn a_shorter_one_hears_the_clients_end_all_the_same() {
         spec.limits.close_timeout = 5 * spec::SECOND;
         let mut t = Talk::with(spec, true);
         t.shake_hands(2);
-        t.client(Say {
-            at: 1,
-            ack: Some(1),
-            data: b"GET a\r\n",
-            ..Say::default()
-        });
+        t.client(words(1, 1, b"GET a\r\n"));
         says(&mut t, 1, 1, b"ab");
         says(&mut t, 0, 1, b"abc");
         // The client ends having read three bytes. The replica will never have said a third, so its copy of that waits (R23).
@@ -441,11 +396,7 @@ fn a_shorter_one_hears_the_clients_end_all_the_same() {
             // The wait is given up, so that the client can be told that its end was heard.
             t.wait(spec::SECOND);
         }
-        t.client(Say {
-            at: 9,
-            ack: Some(5),
-            ..Say::default()
-        });
+        t.client(ack(9, 5));
         t.wait(4 * spec::SECOND);
         let heard = t.machine_heard(1);
         let said = |flag| heard.iter().any(|h| h.flags.contains(flag));

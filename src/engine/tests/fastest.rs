@@ -11,12 +11,7 @@ fn racing(machines: usize) -> Talk {
 }
 
 fn question() -> Say<'static> {
-    Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET\n",
-        ..Say::default()
-    }
+    words(1, 1, b"GET\n")
 }
 
 fn answer(data: &[u8]) -> Say<'_> {
@@ -55,11 +50,7 @@ fn the_first_answer_is_the_clients_and_the_others_are_absorbed() {
     );
     // All three are acknowledged as far as the client has got.
     t.hush();
-    t.client(Say {
-        at: 5,
-        ack: Some(4),
-        ..Say::default()
-    });
+    t.client(ack(5, 4));
     for i in 0..3 {
         let told = t.machine_heard(i);
         assert_eq!(told.last().and_then(|h| h.ack), Some(4), "m{i}");
@@ -72,12 +63,7 @@ fn a_beaten_original_is_asked_the_next_question_when_it_has_answered_the_last() 
     t.client(question());
     t.machine(1, answer(b"42\n"));
     t.hush();
-    let next = Say {
-        at: 5,
-        ack: Some(4),
-        data: b"PUT\n",
-        ..Say::default()
-    };
+    let next = words(5, 4, b"PUT\n");
     t.client(next);
     assert_eq!(short(&t.machine_heard(1)), [(5, Some(4), "PUT\n")]);
     assert!(
@@ -120,11 +106,7 @@ fn what_was_lost_is_said_again_by_the_lead_and_nobody_else() {
     t.machine(2, answer(b"42\n"));
     assert_eq!(t.client_heard().last().map(|h| h.data.clone()), Some(b"42\n".to_vec()));
     // Once the client has it, nobody need say it.
-    t.client(Say {
-        at: 5,
-        ack: Some(4),
-        ..Say::default()
-    });
+    t.client(ack(5, 4));
     t.hush();
     t.machine(2, answer(b"42\n"));
     assert!(t.client_heard().iter().all(|h| h.data.is_empty()));
@@ -148,22 +130,9 @@ fn the_death_of_the_lead_or_of_the_original_loses_nothing() {
         for i in alive {
             t.machine(i, answer(b"42\n"));
         }
-        t.client(Say {
-            at: 5,
-            ack: Some(4),
-            data: b"PUT\n",
-            ..Say::default()
-        });
+        t.client(words(5, 4, b"PUT\n"));
         t.hush();
-        t.machine(
-            1,
-            Say {
-                at: 4,
-                ack: Some(9),
-                data: b"ok\n",
-                ..Say::default()
-            },
-        );
+        t.machine(1, words(4, 9, b"ok\n"));
         assert_eq!(
             short(&t.client_heard()).first().map(|h| (h.0, h.2)),
             Some((4, "ok\n")),

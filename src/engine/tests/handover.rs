@@ -2,13 +2,6 @@
 
 use super::*;
 
-fn machine_ref(i: u16) -> MachineRef {
-    MachineRef {
-        service: ServiceId(0),
-        machine: MachineId(i),
-    }
-}
-
 fn choosing(successor: Successor) -> Talk {
     let mut spec = spec(3);
     spec.services[0].successor = successor;
@@ -38,24 +31,11 @@ fn end_hand_over(t: &mut Talk, to: u16) -> Outcome {
 
 /// The client asks, and machines answer after so many milliseconds each.
 fn ask(t: &mut Talk, answers: [(usize, Micros); 3]) {
-    let ask = Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET\n",
-        ..Say::default()
-    };
+    let ask = words(1, 1, b"GET\n");
     t.client(ask);
     for (i, after) in answers {
         t.wait(after * MS);
-        t.machine(
-            i,
-            Say {
-                at: 1,
-                ack: Some(5),
-                data: b"42\n",
-                ..Say::default()
-            },
-        );
+        t.machine(i, words(1, 5, b"42\n"));
     }
 }
 
@@ -113,12 +93,7 @@ fn least_lag_is_the_machine_that_lacks_the_fewest_bytes_of_both_directions() {
             data,
             ..Say::default()
         };
-        t.client(Say {
-            at: 1,
-            ack: Some(1),
-            data: b"GET\n",
-            ..Say::default()
-        });
+        t.client(words(1, 1, b"GET\n"));
         // Both have taken the question; one has answered no more than half.
         t.machine(0, say(b"42\n"));
         t.machine(ahead, say(b"42\n"));
@@ -197,18 +172,8 @@ fn new_flows_go_to_whom_the_coordinator_says() {
 #[test]
 fn a_flow_moves_when_the_new_original_is_level_and_not_before() {
     let mut t = Talk::established(3);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET\n",
-        ..Say::default()
-    });
-    let answer = Say {
-        at: 1,
-        ack: Some(5),
-        data: b"42\n",
-        ..Say::default()
-    };
+    t.client(words(1, 1, b"GET\n"));
+    let answer = words(1, 5, b"42\n");
     t.machine(0, answer);
     let outcome = hand_over(&mut t, 2);
     assert_eq!((outcome.switched, outcome.pending, outcome.stuck), (0, 1, 0));
@@ -236,15 +201,7 @@ fn what_is_not_level_in_time_stays() {
     ask(&mut t, [(0, 0), (0, 0), (0, 0)]);
     assert_eq!(hand_over(&mut t, 1).pending, 1);
     assert_eq!(end_hand_over(&mut t, 1).pending, 1);
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(5),
-            data: b"42\n",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(1, 5, b"42\n"));
     assert_eq!(original(&t), Some(0), "level, but nobody waits any more");
 }
 
@@ -280,17 +237,7 @@ fn the_original_dies_while_a_handover_waits() {
     assert_eq!((outcome.switched, outcome.lost), (1, 0));
     // The list decides; the plan is still followed.
     assert_eq!(original(&t), Some(1));
-    let answer = |i| {
-        (
-            i,
-            Say {
-                at: 1,
-                ack: Some(5),
-                data: b"42\n",
-                ..Say::default()
-            },
-        )
-    };
+    let answer = |i| (i, words(1, 5, b"42\n"));
     for (i, say) in [answer(2), answer(1)] {
         t.machine(i, say);
     }
@@ -316,24 +263,9 @@ fn recovery_says_what_is_missing() {
         (missing.recovering, missing.missing_input, missing.missing_output),
         (1, 4, 3)
     );
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(5),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 5));
     assert_eq!((m1(&t).missing_input, m1(&t).missing_output), (0, 3));
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(5),
-            data: b"42\n",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(1, 5, b"42\n"));
     assert_eq!(
         m1(&t).recovering,
         0,

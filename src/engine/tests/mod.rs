@@ -11,6 +11,7 @@ mod fuzzed;
 mod golden;
 mod handover;
 mod hostile;
+mod pressure;
 mod replication;
 mod rules;
 mod takeover;
@@ -127,6 +128,67 @@ pub fn spec(machines: usize) -> EngineSpec {
     }
 }
 
+/// The packet that says this: from and to whom, both sides' first numbers, the words, and the options of a SYN.
+pub fn packet((src, dst): (SocketAddr, SocketAddr), isn: (Seq, Seq), say: Say<'_>, options: Options) -> Vec<u8> {
+    let acks = if say.ack.is_some() {
+        Flags::ACK
+    } else {
+        Flags::default()
+    };
+    let segment = Segment {
+        src,
+        dst,
+        seq: pos::seq_of(isn.0, say.at),
+        ack: say.ack.map_or(Seq(0), |ack| pos::seq_of(isn.1, ack)),
+        flags: say.flags | acks,
+        window: if say.window == 0 { 1_000 } else { say.window },
+        urgent: 0,
+        options: Options {
+            timestamps: say.ts.map(|(val, ecr)| Timestamps { val, ecr }),
+            ..options
+        },
+        payload: (say.data, &[]),
+    };
+    let mut bytes = vec![0; segment.len()];
+    assert!(segment.write(&mut bytes));
+    bytes
+}
+
+/// Bytes, where they stand, and what is acknowledged with them.
+pub fn words(at: i64, ack: i64, data: &[u8]) -> Say<'_> {
+    Say {
+        at,
+        ack: Some(ack),
+        data,
+        ..Say::default()
+    }
+}
+
+/// A bare acknowledgement.
+pub fn ack(at: i64, ack: i64) -> Say<'static> {
+    words(at, ack, b"")
+}
+
+/// Machine `i` of the one service.
+pub fn machine_ref(i: u16) -> MachineRef {
+    MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(i),
+    }
+}
+
+/// Machine `i` is declared dead; the engine works.
+pub fn down(t: &mut Talk, i: u16) -> Outcome {
+    let outcome = t.engine.command(
+        t.now,
+        Command::Down {
+            machine: machine_ref(i),
+        },
+    );
+    t.poll();
+    outcome
+}
+
 impl Talk {
     pub fn new(machines: usize) -> Self {
         Self::with(spec(machines), true)
@@ -186,34 +248,14 @@ impl Talk {
     }
 
     fn say(&mut self, who: &str, src: SocketAddr, dst: SocketAddr, isn: (Seq, Seq), say: Say<'_>) -> Verdict {
-        let syn = say.flags.contains(Flags::SYN);
-        let mut options = Options {
-            timestamps: say.ts.map(|(val, ecr)| Timestamps { val, ecr }),
+        let syn = say.flags.contains(Flags::SYN) && self.options;
+        let agreed = Options {
+            mss: say.flags.contains(Flags::SYN).then_some(1460),
+            wscale: syn.then_some(7),
+            sack_permitted: syn,
             ..Options::default()
         };
-        if syn {
-            options.mss = Some(1460);
-            options.wscale = self.options.then_some(7);
-            options.sack_permitted = self.options;
-        }
-        let segment = Segment {
-            src,
-            dst,
-            seq: pos::seq_of(isn.0, say.at),
-            ack: say.ack.map_or(Seq(0), |ack| pos::seq_of(isn.1, ack)),
-            flags: say.flags
-                | if say.ack.is_some() {
-                    Flags::ACK
-                } else {
-                    Flags::default()
-                },
-            window: if say.window == 0 { 1_000 } else { say.window },
-            urgent: 0,
-            options,
-            payload: (say.data, &[]),
-        };
-        let mut bytes = vec![0; segment.len()];
-        assert!(segment.write(&mut bytes));
+        let mut bytes = packet((src, dst), isn, say, agreed);
         let verdict = self.engine.handle_packet(self.now, Meta::default(), &mut bytes);
         self.log
             .push(format!("{:>9} µs  {who:>8} says {say:?}: {verdict:?}", self.now));
@@ -289,11 +331,7 @@ impl Talk {
                 ..Say::default()
             },
         );
-        self.client(Say {
-            at: 1,
-            ack: Some(1),
-            ..Say::default()
-        });
+        self.client(ack(1, 1));
         for i in 1..machines {
             self.machine(
                 i,

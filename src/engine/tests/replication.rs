@@ -24,11 +24,7 @@ fn replicas_are_opened_by_the_third_packet() {
         t.machine_heard(1).is_empty(),
         "R1: nothing before the client has proved itself"
     );
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        ..Say::default()
-    });
+    t.client(ack(1, 1));
     for i in [1, 2] {
         let syn = t.machine_heard(i);
         assert_eq!(short(&syn), [(0, None, "")]);
@@ -48,196 +44,61 @@ fn replicas_are_opened_by_the_third_packet() {
 #[test]
 fn a_byte_is_acknowledged_when_every_machine_has_it() {
     let mut t = Talk::established(3);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"SET a 1\n",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"SET a 1\n"));
     for i in 0..3 {
         assert_eq!(short(&t.machine_heard(i)), [(1, Some(1), "SET a 1\n")]);
     }
     // The original's answer is not delayed, only its acknowledgement is.
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(9),
-            data: b"OK\n",
-            ..Say::default()
-        },
-    );
+    t.machine(0, words(1, 9, b"OK\n"));
     assert_eq!(short(&t.client_heard()), [(1, Some(1), "OK\n")]);
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(9),
-            data: b"OK\n",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(1, 9, b"OK\n"));
     assert!(t.client_heard().is_empty());
-    t.machine(
-        2,
-        Say {
-            at: 1,
-            ack: Some(9),
-            ..Say::default()
-        },
-    );
+    t.machine(2, ack(1, 9));
     assert_eq!(short(&t.client_heard()), [(4, Some(9), "")]);
     // R7: a replica hears of the client's acknowledgement, one that has sent nothing hears of none.
     t.hush();
-    t.client(Say {
-        at: 9,
-        ack: Some(4),
-        ..Say::default()
-    });
+    t.client(ack(9, 4));
     assert_eq!(short(&t.machine_heard(0)), [(9, Some(4), "")]);
     assert_eq!(short(&t.machine_heard(1)), [(9, Some(4), "")]);
     assert!(t.machine_heard(2).is_empty(), "I4: nothing to acknowledge");
-    t.machine(
-        2,
-        Say {
-            at: 1,
-            ack: Some(9),
-            data: b"OK\n",
-            ..Say::default()
-        },
-    );
+    t.machine(2, words(1, 9, b"OK\n"));
     assert_eq!(short(&t.machine_heard(2)), [(9, Some(4), "")]);
 }
 
 #[test]
 fn a_clipped_acknowledgement_that_says_nothing_is_no_duplicate() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
-    let verdict = t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"abc"));
+    let verdict = t.machine(0, ack(1, 4));
     assert_eq!(verdict, Verdict::Drop(DropReason::NoNews));
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 4));
     assert_eq!(short(&t.client_heard()), [(1, Some(4), "")]);
     // A real duplicate (the answer to a keepalive, say) passes.
-    assert!(matches!(
-        t.machine(
-            0,
-            Say {
-                at: 1,
-                ack: Some(4),
-                ..Say::default()
-            }
-        ),
-        Verdict::Accept { .. }
-    ));
+    assert!(matches!(t.machine(0, ack(1, 4)), Verdict::Accept { .. }));
 }
 
 #[test]
 fn the_next_request_waits_for_the_last_answer() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"one",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1!",
-            ..Say::default()
-        },
-    );
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"1!"));
+    t.machine(1, ack(1, 4));
     t.hush();
-    t.client(Say {
-        at: 4,
-        ack: Some(3),
-        data: b"two",
-        ..Say::default()
-    });
+    t.client(words(4, 3, b"two"));
     assert_eq!(short(&t.machine_heard(0)), [(4, Some(3), "two")]);
     assert!(t.machine_heard(1).is_empty(), "R23: the replica has not said 1! yet");
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1!",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(1, 4, b"1!"));
     assert_eq!(short(&t.machine_heard(1)), [(4, Some(3), "two")]);
 }
 
 #[test]
 fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"one",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1!",
-            ..Say::default()
-        },
-    );
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1",
-            ..Say::default()
-        },
-    );
-    t.client(Say {
-        at: 4,
-        ack: Some(3),
-        data: b"two",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 3,
-            ack: Some(7),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"1!"));
+    t.machine(1, words(1, 4, b"1"));
+    t.client(words(4, 3, b"two"));
+    t.machine(0, ack(3, 7));
     t.hush();
     t.wait(50 * MS);
     assert!(!t.machine_heard(1).is_empty(), "it is asked how far it has sent");
@@ -250,52 +111,21 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
 #[test]
 fn a_lost_segment_is_sent_again_to_the_replica_alone() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"abc"));
+    t.machine(0, ack(1, 4));
     t.hush();
     t.wait(60 * MS);
     assert!(t.machine_heard(0).is_empty());
     assert!(short(&t.machine_heard(1)).iter().all(|s| *s == (1, Some(1), "abc")));
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 4));
     assert_eq!(short(&t.client_heard()), [(1, Some(4), "")]);
 }
 
 #[test]
 fn a_silent_replica_is_evicted_and_the_client_released() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"abc"));
+    t.machine(0, ack(1, 4));
     t.wait(199 * MS);
     assert!(t.client_heard().is_empty());
     t.wait(2 * MS);
@@ -307,12 +137,7 @@ fn a_silent_replica_is_evicted_and_the_client_released() {
 fn the_window_is_the_least_of_all() {
     let mut t = Talk::established(2);
     // Shift 7: the original offers 2,000 units, the replica 1,500.
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"abc"));
     t.machine(
         1,
         Say {
@@ -358,11 +183,7 @@ fn a_half_closed_connection_goes_on_and_ends_in_order() {
             },
         );
     }
-    t.client(Say {
-        at: 5,
-        ack: Some(6),
-        ..Say::default()
-    });
+    t.client(ack(5, 6));
     assert_eq!(short(&t.machine_heard(1)), [(5, Some(6), "")]);
     assert_eq!(
         t.engine.status().services[0].flows,
@@ -380,42 +201,16 @@ fn a_machine_that_is_back_gets_what_it_lacks_at_once() {
     spec.services[0].max_lag = MaxLag::Unlimited;
     let mut t = Talk::with(spec, true);
     t.shake_hands(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"SET a 1\n",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(9),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"SET a 1\n"));
+    t.machine(0, ack(1, 9));
     // Machine 1 is away for some seconds; the waits between repetitions grow.
     t.wait(3_000 * MS);
     t.hush();
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(1),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 1));
     t.wait(MS);
     assert_eq!(short(&t.machine_heard(1)), [(1, Some(1), "SET a 1\n")]);
     // Whatever else it says, this is not done for each of its packets.
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(1),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 1));
     t.wait(MS);
     assert!(t.machine_heard(1).is_empty());
 }
@@ -426,22 +221,9 @@ fn a_machine_that_does_not_answer_is_asked_less_and_less_often() {
     spec.services[0].max_lag = MaxLag::Unlimited;
     let mut t = Talk::with(spec, true);
     t.shake_hands(2);
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(1),
-            data: b"+ready\n",
-            ..Say::default()
-        },
-    );
+    t.machine(0, words(1, 1, b"+ready\n"));
     // R23: the client had read the greeting, so machine 1 must have sent it before it is told this.
-    t.client(Say {
-        at: 1,
-        ack: Some(8),
-        data: b"SET a 1\n",
-        ..Say::default()
-    });
+    t.client(words(1, 8, b"SET a 1\n"));
     t.hush();
     t.wait(10_000 * MS);
     let asked = t.machine_heard(1).len();
@@ -451,12 +233,7 @@ fn a_machine_that_does_not_answer_is_asked_less_and_less_often() {
 #[test]
 fn what_an_old_segment_acknowledges_is_not_passed_on_either() {
     let mut t = Talk::established(2);
-    let request = Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET /",
-        ..Say::default()
-    };
+    let request = words(1, 1, b"GET /");
     t.client(request);
     t.client(Say {
         at: 6,
@@ -464,15 +241,7 @@ fn what_an_old_segment_acknowledges_is_not_passed_on_either() {
         ..request
     });
     for i in [0, 1] {
-        t.machine(
-            i,
-            Say {
-                at: 1,
-                ack: Some(11),
-                data: b"200 OK",
-                ..Say::default()
-            },
-        );
+        t.machine(i, words(1, 11, b"200 OK"));
     }
     t.hush();
     // The client has read the answer, but neither its acknowledgement nor the machines' came through: it begins again.
@@ -482,11 +251,7 @@ fn what_an_old_segment_acknowledges_is_not_passed_on_either() {
     });
     assert_eq!(short(&t.machine_heard(0)), [(1, Some(1), "GET /")]);
     // A segment that belongs here is believed, and then all machines are told.
-    t.client(Say {
-        at: 11,
-        ack: Some(7),
-        ..Say::default()
-    });
+    t.client(ack(11, 7));
     assert_eq!(short(&t.machine_heard(0)), [(11, Some(7), "")]);
     assert_eq!(short(&t.machine_heard(1)), [(11, Some(7), "")]);
 }

@@ -5,15 +5,7 @@ use super::*;
 #[test]
 fn strangers_are_reset() {
     let mut t = Talk::new(2);
-    assert_eq!(
-        t.client(Say {
-            at: 5,
-            ack: Some(9),
-            data: b"x",
-            ..Say::default()
-        }),
-        Verdict::Drop(DropReason::UnknownFlow)
-    );
+    assert_eq!(t.client(words(5, 9, b"x")), Verdict::Drop(DropReason::UnknownFlow));
     let rst = t.client_heard();
     assert_eq!((rst[0].flags, rst[0].at), (Flags::RST, 9));
     // Never a RST for a RST.
@@ -55,12 +47,7 @@ fn a_reset_counts_only_at_its_place() {
 #[test]
 fn a_replica_gets_everything_before_the_reset() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"abc"));
     t.hush();
     t.client(Say {
         at: 4,
@@ -69,14 +56,7 @@ fn a_replica_gets_everything_before_the_reset() {
     });
     assert!(t.machine_heard(0)[0].flags.contains(Flags::RST));
     assert!(t.machine_heard(1).is_empty(), "R24: not before it has the bytes");
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.machine(1, ack(1, 4));
     let heard = t.machine_heard(1);
     assert!(heard[0].flags.contains(Flags::RST) && heard[0].at == 4);
 }
@@ -96,17 +76,7 @@ fn what_cannot_be_changes_nothing() {
     }
     assert!(t.machine_heard(1).is_empty());
     // A machine that acknowledges what nobody sent.
-    assert_eq!(
-        t.machine(
-            0,
-            Say {
-                at: 1,
-                ack: Some(2),
-                ..Say::default()
-            }
-        ),
-        Verdict::Drop(DropReason::Implausible)
-    );
+    assert_eq!(t.machine(0, ack(1, 2)), Verdict::Drop(DropReason::Implausible));
 }
 
 #[test]
@@ -156,19 +126,8 @@ fn a_syn_on_a_finished_flow_starts_anew() {
             ..Say::default()
         },
     );
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(2),
-            ..Say::default()
-        },
-    );
-    t.client(Say {
-        at: 2,
-        ack: Some(2),
-        ..Say::default()
-    });
+    t.machine(1, ack(1, 2));
+    t.client(ack(2, 2));
     t.hush();
     t.client(Say {
         at: 100_000,

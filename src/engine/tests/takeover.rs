@@ -2,34 +2,11 @@
 
 use super::*;
 
-fn down(t: &mut Talk, i: u16) -> Outcome {
-    let machine = MachineRef {
-        service: ServiceId(0),
-        machine: MachineId(i),
-    };
-    let outcome = t.engine.command(t.now, Command::Down { machine });
-    t.poll();
-    outcome
-}
-
 #[test]
 fn the_replicas_cached_answer_goes_out_at_once() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET a\n",
-        ..Say::default()
-    });
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(7),
-            data: b"42\n",
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"GET a\n"));
+    t.machine(1, words(1, 7, b"42\n"));
     assert!(t.client_heard().is_empty(), "I6");
     assert_eq!(down(&mut t, 0).switched, 1);
     let heard = t.client_heard();
@@ -41,12 +18,7 @@ fn the_replicas_cached_answer_goes_out_at_once() {
     );
     // From then on the client talks to it directly.
     t.hush();
-    t.client(Say {
-        at: 7,
-        ack: Some(4),
-        data: b"GET b\n",
-        ..Say::default()
-    });
+    t.client(words(7, 4, b"GET b\n"));
     assert_eq!(short(&t.machine_heard(1)), [(7, Some(4), "GET b\n")]);
     t.machine(
         1,
@@ -69,64 +41,26 @@ fn bytes_that_the_successor_lacks_follow_from_the_buffer() {
     spec.services[0].max_lag = MaxLag::Unlimited;
     let mut t = Talk::with(spec, true);
     t.shake_hands(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"one",
-        ..Say::default()
-    });
-    t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1!",
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"1!"));
     assert_eq!(
         short(&t.client_heard()),
         [(1, Some(4), "1!")],
         "the client does not wait for a replica"
     );
-    t.client(Say {
-        at: 4,
-        ack: Some(3),
-        data: b"two",
-        ..Say::default()
-    });
+    t.client(words(4, 3, b"two"));
     t.hush();
     down(&mut t, 0);
     assert_eq!(t.engine.status().services[0].machines[1].recovering, 1);
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            data: b"1!",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(1, 4, b"1!"));
     assert!(
         t.client_heard().iter().all(|h| h.data.is_empty()),
         "the client has had that"
     );
     assert_eq!(short(&t.machine_heard(1)).last(), Some(&(4, Some(3), "two")));
-    t.machine(
-        1,
-        Say {
-            at: 3,
-            ack: Some(7),
-            data: b"2!",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(3, 7, b"2!"));
     assert_eq!(short(&t.client_heard()), [(3, Some(7), "2!")]);
-    t.client(Say {
-        at: 7,
-        ack: Some(5),
-        ..Say::default()
-    });
+    t.client(ack(7, 5));
     assert_eq!(t.engine.status().services[0].machines[1].recovering, 0);
 }
 
@@ -135,15 +69,7 @@ fn the_dead_do_not_come_back() {
     let mut t = Talk::established(2);
     down(&mut t, 0);
     t.hush();
-    let verdict = t.machine(
-        0,
-        Say {
-            at: 1,
-            ack: Some(1),
-            data: b"late",
-            ..Say::default()
-        },
-    );
+    let verdict = t.machine(0, words(1, 1, b"late"));
     assert_eq!(verdict, Verdict::Drop(DropReason::Fenced));
     assert!(t.client_heard().is_empty());
     let answer = t.machine_heard(0);
@@ -155,12 +81,7 @@ fn the_last_machine_stays() {
     let mut t = Talk::established(2);
     assert_eq!(down(&mut t, 1).legs_freed, 1);
     assert!(!down(&mut t, 0).applied);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"x",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"x"));
     assert_eq!(short(&t.machine_heard(0)), [(1, Some(1), "x")]);
 }
 
@@ -192,28 +113,11 @@ fn a_client_without_an_answer_is_rehomed() {
 #[test]
 fn a_planned_handover_keeps_the_old_original_as_a_replica() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"abc"));
     for i in 0..2 {
-        t.machine(
-            i,
-            Say {
-                at: 1,
-                ack: Some(4),
-                data: b"ok",
-                ..Say::default()
-            },
-        );
+        t.machine(i, words(1, 4, b"ok"));
     }
-    t.client(Say {
-        at: 4,
-        ack: Some(3),
-        ..Say::default()
-    });
+    t.client(ack(4, 3));
     t.hush();
     let to = MachineRef {
         service: ServiceId(0),
@@ -222,54 +126,21 @@ fn a_planned_handover_keeps_the_old_original_as_a_replica() {
     assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
     t.poll();
     t.hush();
-    t.client(Say {
-        at: 4,
-        ack: Some(3),
-        data: b"def",
-        ..Say::default()
-    });
+    t.client(words(4, 3, b"def"));
     for i in 0..2 {
         assert_eq!(short(&t.machine_heard(i)), [(4, Some(3), "def")]);
     }
-    t.machine(
-        0,
-        Say {
-            at: 3,
-            ack: Some(7),
-            data: b"ok",
-            ..Say::default()
-        },
-    );
+    t.machine(0, words(3, 7, b"ok"));
     assert!(t.client_heard().is_empty());
-    t.machine(
-        1,
-        Say {
-            at: 3,
-            ack: Some(7),
-            data: b"ok",
-            ..Say::default()
-        },
-    );
+    t.machine(1, words(3, 7, b"ok"));
     assert_eq!(short(&t.client_heard()), [(3, Some(7), "ok")]);
 }
 
 #[test]
 fn a_silent_original_is_suspected() {
     let mut t = Talk::established(2);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"abc",
-        ..Say::default()
-    });
-    t.machine(
-        1,
-        Say {
-            at: 1,
-            ack: Some(4),
-            ..Say::default()
-        },
-    );
+    t.client(words(1, 1, b"abc"));
+    t.machine(1, ack(1, 4));
     t.wait(4 * MS);
     assert_eq!(t.engine.take_event(), None);
     t.wait(2 * MS);
@@ -291,12 +162,7 @@ fn a_silent_original_is_suspected() {
 fn the_heir_that_answers_overtakes_the_one_that_is_silent() {
     let mut t = Talk::new(3);
     t.shake_hands(1);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"GET\n",
-        ..Say::default()
-    });
+    t.client(words(1, 1, b"GET\n"));
     assert_eq!(down(&mut t, 0).switched, 1);
     t.hush();
     t.machine(
@@ -308,15 +174,7 @@ fn the_heir_that_answers_overtakes_the_one_that_is_silent() {
         },
     );
     assert_eq!(short(&t.machine_heard(2)), [(1, Some(1), "GET\n")]);
-    t.machine(
-        2,
-        Say {
-            at: 1,
-            ack: Some(5),
-            data: b"42\n",
-            ..Say::default()
-        },
-    );
+    t.machine(2, words(1, 5, b"42\n"));
     let heard = t.client_heard();
     assert_eq!(heard.last().map(|h| (h.at, h.data.as_slice())), Some((1, &b"42\n"[..])));
 }
@@ -347,18 +205,8 @@ fn a_machine_that_never_answered_is_asked_again_when_it_is_back() {
 #[test]
 fn a_fin_that_was_lost_behind_a_replayed_one_is_known() {
     let mut t = Talk::established(3);
-    t.client(Say {
-        at: 1,
-        ack: Some(1),
-        data: b"QUIT",
-        ..Say::default()
-    });
-    let bye = Say {
-        at: 1,
-        ack: Some(5),
-        data: b"+OK",
-        ..Say::default()
-    };
+    t.client(words(1, 1, b"QUIT"));
+    let bye = words(1, 5, b"+OK");
     t.machine(
         1,
         Say {
@@ -384,14 +232,7 @@ fn a_fin_that_was_lost_behind_a_replayed_one_is_known() {
         flags: Flags::FIN,
         ..Say::default()
     });
-    t.machine(
-        2,
-        Say {
-            at: 5,
-            ack: Some(6),
-            ..Say::default()
-        },
-    );
+    t.machine(2, ack(5, 6));
     assert_eq!(down(&mut t, 1).switched, 1);
     t.wait(20_000 * MS);
     assert_eq!(t.engine.status().services[0].flows, 0);
