@@ -90,7 +90,9 @@ impl Flow {
             // Its number is behind what the client has had: no receiver would accept it. What it acknowledges the engine says (R6).
             return (seg.v < self.client.sent).then_some(DropReason::NoNews);
         }
-        let first_time = seg.end > sent;
+        // If it was said by a machine that is gone, and was lost on the way, nobody else says it again.
+        let led = self.leg_of(self.lead).is_some_and(|i| self.legs[i].is_open());
+        let first_time = seg.end > sent && led;
         self.original_mut().ack_due |= first_time;
         first_time.then_some(DropReason::Replica)
     }

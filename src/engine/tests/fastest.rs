@@ -189,3 +189,31 @@ fn a_leg_that_is_not_eligible_never_speaks() {
     t.options = true;
     assert!(t.client_heard().is_empty());
 }
+
+#[test]
+fn what_a_dead_lead_has_said_the_new_original_may_say_for_the_first_time() {
+    let mut t = racing(3);
+    t.client(question());
+    t.machine(0, answer(b"42\n"));
+    t.machine(
+        0,
+        Say {
+            at: 4,
+            ..answer(b"43\n")
+        },
+    );
+    assert_eq!(t.client_heard().len(), 2, "and none of it arrives");
+    let machine = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(0),
+    };
+    assert_eq!(t.engine.command(t.now, Command::Down { machine }).switched, 1);
+    t.poll();
+    let verdict = t.machine(1, answer(b"42\n"));
+    assert!(matches!(verdict, Verdict::Accept { .. }), "{verdict:?}");
+    assert_eq!(
+        t.machine(2, answer(b"42\n")),
+        Verdict::Drop(DropReason::Replica),
+        "of the others it is no news"
+    );
+}
