@@ -42,7 +42,9 @@ impl Flow {
     ) -> Option<Verdict> {
         let leg = &self.legs[index];
         let fit = leg.is_open() && (leg.eligible || mutant::is(Mutation::IneligibleSpeaks));
-        if !fit || !self.races(cx) {
+        // RFC 9293 section 3.8.4: beyond its FIN there is only the garbage byte of a keep-alive.
+        let garbage = !p.flags.contains(Flags::FIN) && leg.fin.is_some_and(|at| seg.end > at);
+        if !fit || garbage || !self.races(cx) {
             return None;
         }
         let fin = p.flags.contains(Flags::FIN) && self.confirms_end(index);
