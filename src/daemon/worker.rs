@@ -13,6 +13,7 @@ use super::pacer::Pacer;
 use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
+use crate::host::memory;
 use crate::host::queue::{PacketQueue, QUEUE_LENGTH, QueueCounters, Waker};
 
 /// Packets taken before the engine's deferred work gets its turn.
@@ -229,6 +230,9 @@ impl<Q: PacketQueue> Worker<Q> {
         }
         if noticed {
             self.lines.coordinator.wake();
+        }
+        if self.engine.give_back() {
+            memory::trim();
         }
     }
 

@@ -47,6 +47,9 @@ pub use outbox::Outbox;
 pub use spec::*;
 pub use stats::{Counter, DropReason, Stats};
 
+/// Room in the tables that is kept when no flow is left: a shard with fewer at a time never allocates it again.
+const KEPT_FLOWS: usize = 1_024;
+
 /// One shard of the engine.
 ///
 /// The contract (sans-I/O): give each packet to [`Engine::handle_packet`], carry out its verdict at once, then call
@@ -209,6 +212,23 @@ impl Engine {
             flow.armed = Some(deadline);
             self.timers.arm(deadline, key, flow.generation);
         }
+    }
+
+    /// Once the last flow of many has gone: gives back the room that the tables had grown to. Otherwise they would keep it, and grow once
+    /// more when as many flows come again, for a hash table counts the places of what was removed until it is rebuilt. To be called after
+    /// [`Engine::poll`], now and then. Returns whether there was anything to give back.
+    pub fn give_back(&mut self) -> bool {
+        if !self.flows.is_empty() || self.flows.capacity() <= KEPT_FLOWS {
+            return false;
+        }
+        self.flows.shrink_to_fit();
+        self.table.shrink();
+        // No deadline counts any more, nor does work for a flow that has gone.
+        self.timers = Timers::default();
+        self.sweep_at = 64;
+        self.dirty = VecDeque::new();
+        self.unproved = VecDeque::new();
+        true
     }
 
     /// When [`Engine::poll`] wants to be called next, if no packet comes.

@@ -53,6 +53,10 @@ impl Places {
             IpAddr::V6(ip) => self.v6.remove(&(ip.octets(), addr.port(), service)),
         };
     }
+    fn shrink(&mut self) {
+        self.v4.shrink_to_fit();
+        self.v6.shrink_to_fit();
+    }
 }
 
 /// The lookup tables of a shard. They are never iterated, so hashing order decides nothing.
@@ -127,6 +131,11 @@ impl Table {
     pub fn insert(&mut self, service: ServiceId, client: SocketAddr, peer: SocketAddr, flow: usize) {
         self.by_client.insert(service, client, flow);
         self.by_peer.insert(service, peer, flow);
+    }
+    /// Gives back the room for flows that have gone.
+    pub fn shrink(&mut self) {
+        self.by_client.shrink();
+        self.by_peer.shrink();
     }
     /// Frees a client's address and port for a new flow; the machines' side of the old one goes on (R24).
     pub fn detach(&mut self, service: ServiceId, client: SocketAddr) {

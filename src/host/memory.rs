@@ -18,3 +18,17 @@ pub fn give_back_buffers() {
 /// Other C libraries keep their thresholds.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back_buffers() {}
+
+/// Gives every free page of all heaps back to the kernel: a heap shrinks by itself only from its end, and a single small block there
+/// keeps all that was freed before it. Takes milliseconds after tens of thousands of connections, and another thread that allocates may
+/// wait as long: for the moment when a worker's last connection of many has gone.
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "glibc's heaps are known to no crate in use")]
+pub fn trim() {
+    // SAFETY: malloc_trim takes an integer, locks each heap while it works on it, and touches only pages without a block in use.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries have their own ways.
+#[cfg(not(target_env = "gnu"))]
+pub fn trim() {}

@@ -58,10 +58,12 @@ fn act(table: &mut Table, u: &mut Unstructured<'_>) -> Result<()> {
         }
         _ => {
             let to = machine(u)?;
-            if u.arbitrary()? {
-                table.probe(to);
-            } else {
-                table.command(Command::Failover { to });
+            match u.arbitrary::<u8>()? % 8 {
+                0 | 4 => table.command(Command::HandOver { to }),
+                2 => table.command(Command::Failover { to }),
+                3 => table.command(Command::EndHandOver { to }),
+                6 => table.command(Command::Serve { machine: to }),
+                _ => table.probe(to),
             }
         }
     }

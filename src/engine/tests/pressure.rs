@@ -448,3 +448,45 @@ fn all_clients_of_lost_flows_are_told() {
     }
     assert_eq!(resets, o.lost, "of {} lost", o.lost);
 }
+
+#[test]
+fn the_room_of_many_connections_is_given_back_when_the_last_has_gone() {
+    let mut t = Talk::new(2);
+    let syns = 2 * KEPT_FLOWS;
+    for i in 0..syns {
+        let [_, _, high, low] = u32::try_from(i).unwrap().to_be_bytes();
+        let who = SocketAddr::new([10, 9, high, low].into(), 40_001);
+        let syn = Say {
+            flags: Flags::SYN,
+            ..Say::default()
+        };
+        let mut bytes = raw(who, psc(), (CLIENT_ISN, ISN[0]), syn, 1_460);
+        assert_ne!(
+            t.engine.handle_packet(t.now, Meta::default(), &mut bytes),
+            Verdict::Drop(DropReason::TableFull)
+        );
+        t.engine.poll(t.now, &mut t.out);
+        t.out.clear();
+    }
+    assert!(!t.engine.give_back(), "connections are there");
+    while let Some(at) = t.engine.next_deadline() {
+        t.now = t.now.max(at);
+        t.engine.poll(t.now, &mut t.out);
+        t.out.clear();
+    }
+    assert_eq!(t.engine.status().services[0].flows, 0);
+    let room = |t: &Talk| t.engine.flows.capacity();
+    assert!(room(&t) >= syns);
+    assert!(t.engine.give_back());
+    assert!(room(&t) <= KEPT_FLOWS, "room for {} connections is kept", room(&t));
+    assert!(!t.engine.give_back(), "once is enough");
+    assert_eq!(t.engine.next_deadline(), None);
+
+    // And new connections find all in order.
+    t.shake_hands(2);
+    t.client(words(1, 1, b"SET a 1\n"));
+    assert!(
+        t.machine_heard(1).iter().any(|h| h.data == b"SET a 1\n"),
+        "the replica's bytes"
+    );
+}
