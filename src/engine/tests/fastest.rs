@@ -15,12 +15,7 @@ fn question() -> Say<'static> {
 }
 
 fn answer(data: &[u8]) -> Say<'_> {
-    Say {
-        at: 1,
-        ack: Some(5),
-        data,
-        ..Say::default()
-    }
+    words(1, 5, data)
 }
 
 #[test]
@@ -216,4 +211,21 @@ fn what_a_dead_lead_has_said_the_new_original_may_say_for_the_first_time() {
         Verdict::Drop(DropReason::Replica),
         "of the others it is no news"
     );
+}
+
+/// RFC 9293 section 3.8.4: a keep-alive repeats the last position, here the FIN's, and may carry a byte of garbage there.
+#[test]
+fn the_garbage_byte_of_a_keep_alive_is_no_word() {
+    let mut t = racing(3);
+    t.client(question());
+    t.machine(
+        2,
+        Say {
+            flags: Flags::FIN,
+            ..answer(b"bye")
+        },
+    );
+    t.hush();
+    assert_eq!(t.machine(2, words(4, 5, b"\0")), Verdict::Drop(DropReason::Replica));
+    assert!(t.client_heard().is_empty());
 }
