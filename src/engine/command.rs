@@ -59,7 +59,8 @@ impl Engine {
             self.cx.current[usize::from(id.service.0)] = next;
         }
         self.each_flow(id.service, |flow, cx| {
-            flow.machine_down(cx, now, id.machine, &mut outcome)
+            flow.machine_down(cx, now, id.machine, &mut outcome);
+            true
         });
         outcome
     }
@@ -83,7 +84,7 @@ impl Engine {
         };
         if outcome.applied {
             self.each_flow(to.service, |flow, cx| {
-                flow.plan_handover(cx, now, to.machine, &mut outcome);
+                flow.plan_handover(cx, now, to.machine, &mut outcome)
             });
             outcome.switched = self.take_moved(to.service);
         }
@@ -96,7 +97,10 @@ impl Engine {
             ..Outcome::default()
         };
         if outcome.applied {
-            self.each_flow(to.service, |flow, _| flow.end_handover(to.machine, &mut outcome));
+            self.each_flow(to.service, |flow, _| {
+                flow.end_handover(to.machine, &mut outcome);
+                false
+            });
             outcome.switched = self.take_moved(to.service);
         }
         outcome
@@ -107,15 +111,17 @@ impl Engine {
         std::mem::take(&mut self.cx.moved[usize::from(service.0)])
     }
 
-    fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context)) {
+    /// `f` returns whether the flow has something to do in the next poll.
+    fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context) -> bool) {
         for (key, flow) in &mut self.flows {
             if flow.service != service {
                 continue;
             }
             let before = flow.is_half_open();
-            f(flow, &mut self.cx);
+            let busy = f(flow, &mut self.cx);
             self.half_open -= usize::from(before && !flow.is_half_open());
-            if !std::mem::replace(&mut flow.dirty, true) {
+            if busy && !std::mem::replace(&mut flow.dirty, true) {
+                self.burdened = true;
                 // A client that waits for output that is there goes before those who are only owed a number.
                 if flow.owes_output() {
                     self.dirty.push_front(key);

@@ -57,7 +57,9 @@ impl Flow {
         }
         if new {
             self.lead = leg.machine;
-            self.fin = if fin { leg.fin } else { self.fin };
+            if fin {
+                self.note_fin(end - 1);
+            }
             self.beat_original(now, end);
         }
         let offer = self.offer(cx);
@@ -76,10 +78,7 @@ impl Flow {
     fn beat_original(&mut self, now: Micros, end: Pos) {
         let leg = self.original_mut();
         if leg.mode == Mode::Direct && leg.is_open() && leg.sent < end && !mutant::is(Mutation::BeatenStaysDirect) {
-            leg.mode = Mode::Relayed;
-            leg.sender.take_over(now);
-            leg.cache.advance(leg.sent);
-            leg.progress_at = now;
+            leg.relay(now);
         }
     }
 
@@ -105,8 +104,7 @@ impl Flow {
             return;
         }
         if let Some(index) = self.leg_of(self.lead) {
-            let leg = &mut self.legs[index];
-            leg.ack_due |= leg.is_open() && v == leg.told && leg.sent > leg.told;
+            self.legs[index].pass_duplicate(v);
         }
     }
 }

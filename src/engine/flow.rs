@@ -239,7 +239,7 @@ impl Flow {
         let leg = &mut self.legs[index];
         leg.state = LegState::Gone;
         leg.cache.release(budget);
-        leg.sender.hand_back();
+        leg.sender.forget();
         leg.waits.rest();
         leg.ack_due = false;
         leg.work_due = false;

@@ -253,10 +253,8 @@ impl Flow {
         if self.original().mode == Mode::Relayed || !self.original().is_open() {
             // As a receiver would: a segment that brings nothing new asks for an acknowledgement.
             self.client.ack_due |= seg.end <= self.client.ack_out && (seg.end > seg.u || seg.u < self.client.ack_out);
-            // RFC 5681: a duplicate acknowledgement is news of a loss, and the machine is the one that can mend it.
-            let leg = self.original_mut();
-            leg.ack_due |= leg.is_open() && seg.end == seg.u && seg.v == leg.told && leg.sent > leg.told;
             if seg.end == seg.u {
+                self.original_mut().pass_duplicate(seg.v);
                 self.wake_lead(seg.v);
             }
             return Verdict::Drop(DropReason::Relayed);

@@ -25,24 +25,27 @@ impl Flow {
         leg.is_open() && leg.eligible
     }
 
-    /// At once: `machine` becomes original if it can, level or not.
-    pub fn hand_over(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
+    /// At once: `machine` becomes original if it can, level or not. Returns whether the flow has moved.
+    pub fn hand_over(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) -> bool {
         self.heir = None;
         let fit = |i: &usize| *i != self.original && Self::is_fit(&self.legs[*i]);
-        if self.state != FlowState::Open {
-            return;
-        }
-        if let Some(next) = self.leg_of(machine).filter(fit) {
+        if self.state == FlowState::Open
+            && let Some(next) = self.leg_of(machine).filter(fit)
+        {
             self.switch(cx, now, next);
             outcome.switched += 1;
+            return true;
         }
+        false
     }
 
     /// As soon as it is level: `machine` becomes original. What can't be yet is pending, what can't be at all is stuck.
-    pub fn plan_handover(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
+    /// Returns whether the flow has moved.
+    pub fn plan_handover(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) -> bool {
         self.heir = Some(machine);
-        self.follow_plan(cx, now);
+        let moved = self.follow_plan(cx, now);
         self.count_plan(machine, outcome);
+        moved
     }
 
     /// The operator waits no longer: a flow whose heir is not level stays where it is.
@@ -64,12 +67,12 @@ impl Flow {
         }
     }
 
-    /// Whether the heir of a planned handover is level by now; if so, the flow is its own from here on.
-    pub fn follow_plan(&mut self, cx: &mut Context, now: Micros) {
-        let Some(heir) = self.heir else { return };
+    /// Whether the heir of a planned handover has become level; if so, the flow is its own from here on.
+    pub fn follow_plan(&mut self, cx: &mut Context, now: Micros) -> bool {
+        let Some(heir) = self.heir else { return false };
         if self.original().machine == heir {
             self.heir = None;
-            return;
+            return false;
         }
         let ready = |i: &usize| Self::is_fit(&self.legs[*i]) && self.is_level(*i);
         if self.state == FlowState::Open
@@ -79,6 +82,8 @@ impl Flow {
             self.switch(cx, now, next);
             cx.stats.count(Counter::HandoversLevel);
             cx.moved[usize::from(self.service.0)] += 1;
+            return true;
         }
+        false
     }
 }

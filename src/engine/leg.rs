@@ -1,6 +1,6 @@
 //! One machine's half of a flow.
 
-use super::pos::{Pos, pos_of, seq_of, ts_newer, ts_not_before};
+use super::pos::{Pos, pos_of, seq_of, ts_newer, ts_not_before, words_end};
 use super::rare::{Rare, Resting};
 use super::rtt::Rtt;
 use super::sender::Sender;
@@ -221,6 +221,23 @@ impl Leg {
             return client_acked.max(self.told);
         }
         client_acked.min(self.sent).max(self.told)
+    }
+    /// The engine speaks to the machine as to a replica (R3), and keeps what it says from here on (R9): what it said as original was
+    /// passed on, and would be a hole before it.
+    pub fn relay(&mut self, now: Micros) {
+        if self.mode == Mode::Direct {
+            self.mode = Mode::Relayed;
+            self.sender.take_over(now);
+            self.progress_at = now;
+        }
+        let said = words_end(self.sent, self.fin);
+        if self.cache.next() < said {
+            self.cache.advance(said);
+        }
+    }
+    /// A duplicate acknowledgement of the client, `v`, is news of a loss (RFC 5681), and this machine can mend it if it was told the same.
+    pub fn pass_duplicate(&mut self, v: Pos) {
+        self.ack_due |= self.is_open() && v == self.told && self.sent > self.told;
     }
     /// Takes note of the machine's clock.
     pub fn note_ts(&mut self, val: u32) {

@@ -160,7 +160,6 @@ impl Engine {
                 self.touch(key);
             }
         }
-        self.burdened = false;
         // A stale connection is cleared before its machine is asked again.
         self.say_answers(out);
         while out.len() < most
@@ -168,6 +167,7 @@ impl Engine {
         {
             self.work(now, key, out);
         }
+        self.burdened = !self.dirty.is_empty();
         if self.timers.len() > self.sweep_at {
             let flows = &self.flows;
             self.timers.retain(|at, key, generation| {

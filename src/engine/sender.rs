@@ -235,6 +235,11 @@ impl Sender {
         }
     }
 
+    /// Nobody sends from here on: what was under way is of no interest any more.
+    pub fn forget(&mut self) {
+        self.flight.rest();
+    }
+
     fn advance_una(&mut self, now: Micros, ack: Pos) -> bool {
         if ack <= self.una {
             return false;

@@ -3,7 +3,6 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
-use super::pos::words_end;
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
 
@@ -133,13 +132,9 @@ impl Flow {
     /// R12: leg `next` becomes original. What the client lacks and what the machine lacks follow from the next pump.
     pub fn switch(&mut self, cx: &mut Context, now: Micros, next: usize) {
         let old = self.original;
-        if self.legs[old].counts() && self.legs[old].mode == Mode::Direct {
+        if self.legs[old].counts() {
             // A planned handover: the engine goes on speaking to the old original as to any replica.
-            let leg = &mut self.legs[old];
-            leg.mode = Mode::Relayed;
-            leg.sender.take_over(now);
-            leg.cache.advance(words_end(leg.sent, leg.fin));
-            leg.progress_at = now;
+            self.legs[old].relay(now);
         }
         self.recover_to = self.recover_to.max(self.legs[old].acked());
         self.note_switch(old);
