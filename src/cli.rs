@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use argh::FromArgs;
 
 use crate::config::parse_duration;
-use crate::daemon::status::MOST_WITHIN;
+use crate::daemon::status::{MOST_WITHIN, WITHIN};
 use crate::engine::Micros;
 
 /// Keep a TCP service alive when the machine that runs it dies, in the middle of a connection.
@@ -54,7 +54,7 @@ pub enum Command {
 /// Run the engine in the foreground.
 ///
 /// It sets the sysctls that it needs (unless told not to), loads its nftables rules, and says "ready". SIGTERM or SIGINT stops
-/// it, SIGHUP reads the configuration again.
+/// it, SIGHUP loads the rules anew; a changed configuration needs a restart.
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(
     subcommand,
@@ -173,25 +173,25 @@ pub struct Status {
     pub socket: Option<PathBuf>,
 }
 
-/// Move a service, with its running connections, to another machine.
+/// Move a service to another machine, and each running connection as soon as that machine is level in it.
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(
     subcommand,
     name = "failover",
-    example = "To the next machine in the list:\n  {command_name} cache\n\nTo a certain one:\n  {command_name} cache --to \
+    example = "To the next one by the service's `successor`:\n  {command_name} cache\n\nTo a certain one:\n  {command_name} cache --to \
                vm-b"
 )]
 pub struct Failover {
     /// the service's name
     #[argh(positional)]
     pub service: String,
-    /// the machine to take over
+    /// the machine to take over (default: by the service's `successor`)
     #[argh(option, arg_name = "machine")]
     pub to: Option<String>,
     /// how long to wait for it to be level, connection by connection, such as 500ms (default 1s, at most 1m); connections in which it is not
     /// by then stay. 0s moves all at once, level or not
-    #[argh(option, arg_name = "time", from_str_fn(parse_within))]
-    pub within: Option<Within>,
+    #[argh(option, arg_name = "time", default = "Within(WITHIN)", from_str_fn(parse_within))]
+    pub within: Within,
     /// the configuration file, to find the engine's socket by
     #[argh(option, arg_name = "file")]
     pub config: Option<PathBuf>,
@@ -252,7 +252,7 @@ pub struct MachineEnable {
     pub socket: Option<PathBuf>,
 }
 
-/// Take a machine out: its connections are taken over by the others first.
+/// Take a machine out, after handing over the connections that it serves (for up to a second).
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(subcommand, name = "disable", example = "{command_name} cache vm-a")]
 pub struct MachineDisable {

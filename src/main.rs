@@ -80,8 +80,7 @@ fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(status) => daemon::client::show_status(&socket(status.socket, status.config)?, status.json)?,
         Command::Failover(failover) => {
             let socket = socket(failover.socket, failover.config)?;
-            let within = failover.within.map(|within| within.0);
-            daemon::client::failover(&socket, &failover.service, failover.to.as_deref(), within)?;
+            daemon::client::failover(&socket, &failover.service, failover.to.as_deref(), failover.within.0)?;
         }
         Command::Machine(arguments) => match arguments.action {
             MachineAction::Enable(one) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::status::{self, Answer, Request, Status};
+use super::status::{Answer, Request, Status};
 use super::table;
 use crate::engine::Micros;
 use crate::host::admin::read_line;
@@ -42,13 +42,13 @@ pub fn fetch_status(socket: &Path) -> anyhow::Result<Status> {
 
 /// Moves a service's flows to the machine `to`, or to the next by the service's choice, each when that machine is level; those in which it is
 /// not within `within_us` stay.
-pub fn failover(socket: &Path, service: &str, to: Option<&str>, within_us: Option<Micros>) -> anyhow::Result<()> {
+pub fn failover(socket: &Path, service: &str, to: Option<&str>, within_us: Micros) -> anyhow::Result<()> {
     let answer = ask(
         socket,
         &Request::Failover {
             service: service.to_owned(),
             to: to.map(str::to_owned),
-            within_us: within_us.unwrap_or(status::WITHIN),
+            within_us,
         },
     )?;
     match answer.takeover {

@@ -469,7 +469,7 @@ impl Coordinator {
                 suspected_at,
             } => return self.judge(machine, reason, suspected_at),
             Then::Confirm => Answer::done(None),
-            Then::HandOver(plan) => return self.next_round(plan, outcome, done_at, asker),
+            Then::HandOver(plan) => return self.next_round(plan, outcome, (redirected_at, done_at), asker),
             Then::Choose { service, purpose } => {
                 let next = self.choose(service, purpose, &statuses);
                 return self.chosen(service, next, purpose, asker);

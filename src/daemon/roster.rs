@@ -263,6 +263,102 @@ mod tests {
         assert_eq!(roster.services[0].original, c.machine, "nobody left: it stays");
     }
 
+    /// Round trips and lags by machine; an echo where a machine has no connections.
+    fn judged(
+        successor: Successor,
+        srtt: [u64; 3],
+        lag: [u64; 3],
+        echo: [Option<Micros>; 3],
+    ) -> (Service, Vec<MachineStatus>) {
+        let mut service = roster().services.remove(0);
+        service.successor = successor;
+        for (machine, echo) in service.machines.iter_mut().zip(echo) {
+            machine.echo_rtt = echo;
+        }
+        let total = |(srtt_us, lag_bytes)| MachineStatus {
+            srtt_us,
+            lag_bytes,
+            ..MachineStatus::default()
+        };
+        (service, srtt.into_iter().zip(lag).map(total).collect())
+    }
+
+    #[test]
+    fn the_best_is_chosen_by_what_the_service_goes_by() {
+        use Successor::{First, LeastLag, LowestRtt};
+        let (a, b, c) = (MachineId(0), MachineId(1), MachineId(2));
+        let (any, unheard) = (None, [None; 3]);
+        let cases = [
+            (
+                First,
+                [9, 1, 1],
+                [9, 0, 0],
+                unheard,
+                any,
+                a,
+                "the list, whatever was measured",
+            ),
+            (
+                First,
+                [0; 3],
+                [0; 3],
+                unheard,
+                Some(a),
+                b,
+                "other than the one that hands over",
+            ),
+            (LowestRtt, [300, 200, 100], [0, 0, 9], unheard, any, c, "the nearest"),
+            (
+                LowestRtt,
+                [300, 0, 200],
+                [0; 3],
+                [None, Some(100), None],
+                any,
+                b,
+                "by its echo without connections",
+            ),
+            (
+                LowestRtt,
+                [300, 0, 0],
+                [0; 3],
+                unheard,
+                any,
+                a,
+                "never measured comes last",
+            ),
+            (
+                LowestRtt,
+                [100, 100, 300],
+                [0; 3],
+                unheard,
+                any,
+                a,
+                "of equals the first",
+            ),
+            (LeastLag, [0; 3], [7, 5, 5], unheard, any, b, "of equals the first"),
+            (
+                LeastLag,
+                [0; 3],
+                [0, 5, 7],
+                unheard,
+                Some(a),
+                b,
+                "the least of the others",
+            ),
+        ];
+        for (successor, srtt, lag, echo, but, best, why) in cases {
+            let (service, totals) = judged(successor, srtt, lag, echo);
+            assert_eq!(service.best_up(but, &totals), Some(best), "{successor:?}: {why}");
+        }
+        let (mut service, totals) = judged(LowestRtt, [300, 200, 100], [0; 3], unheard);
+        service.machines[2].state = State::Down;
+        assert_eq!(
+            service.best_up(None, &totals),
+            Some(b),
+            "one that is down is not chosen"
+        );
+    }
+
     #[test]
     fn unknown_names_are_answered_with_the_known_ones() {
         let roster = roster();

@@ -49,7 +49,8 @@ impl Request {
         match self {
             Self::Status => Duration::ZERO,
             Self::Failover { within_us, .. } => Duration::from_micros((*within_us).min(MOST_WITHIN)),
-            Self::Machine { .. } => Duration::from_micros(WITHIN),
+            Self::Machine { enable: false, .. } => Duration::from_micros(WITHIN),
+            Self::Machine { .. } => Duration::ZERO,
         }
     }
 }
@@ -57,7 +58,7 @@ impl Request {
 /// The longest that a handover may wait, in microseconds.
 pub const MOST_WITHIN: Micros = 60 * SECOND;
 
-/// How long a handover may wait unless the operator says otherwise, in microseconds.
+/// How long a handover may wait unless the operator says otherwise, and that of `machine disable`, in microseconds.
 pub const WITHIN: Micros = SECOND;
 
 fn within_default() -> Micros {
@@ -115,7 +116,7 @@ pub struct Takeover {
     /// microseconds; 0 if no flow moved.
     #[serde(default)]
     pub redirect_us: Micros,
-    /// From the decision to the last worker's report that its packets are out, in microseconds.
+    /// From the decision to the last worker's report that its packets are out, in microseconds; of a planned handover the waiting is part.
     pub switch_us: Micros,
     /// Flows that moved.
     pub flows: usize,

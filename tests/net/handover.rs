@@ -11,7 +11,7 @@ use crate::lab::peers::Client;
 use crate::lab::{Family, counters, wait_for};
 use crate::turn;
 
-const SIZE: u64 = 32 * MIB;
+const SIZE: u64 = 64 * MIB;
 const ROUNDS: u64 = 2_000;
 
 /// What the status says of the last takeover.
@@ -64,7 +64,10 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     let orders = under_load(&cluster, &engine, &["failover", "lab", "--to", "m2"]);
     assert_eq!(engine.original(), "m2");
     assert_eq!(last_takeover(&engine, "stayed"), 0);
+    // The upload is under way when the command comes; what else is, moves with it.
+    assert!(engine.counter("handovers_level") >= 1, "no flow has moved");
     assert_eq!(last_takeover(&engine, "flows"), engine.counter("handovers_level"));
+    assert!(last_takeover(&engine, "redirect_us").as_u64() > Some(0));
     assert_eq!(counters::lost_to(cluster.lab.client()), 0);
     cluster.assert_identical(&[0, 1, 2], &orders);
     cluster.assert_no_resets();
@@ -80,6 +83,7 @@ fn a_disabled_original_hands_over_first() {
         (engine.original(), engine.machine_state(0)),
         ("m1".into(), "disabled".into())
     );
+    assert!(engine.counter("handovers_level") >= 1, "no flow has moved by plan");
     assert_eq!(counters::lost_to(cluster.lab.client()), 0);
     cluster.assert_identical(&[1, 2], &orders);
     cluster.assert_no_resets();
@@ -94,16 +98,17 @@ fn a_failover_to_a_dead_or_unknown_machine_says_why_and_changes_nothing() {
     wait_for("m2 to be found out", PATIENCE, || {
         (engine.machine_state(2) == "down").then_some(())
     });
-    let refused: [(&[&str], &str); 4] = [
-        (&["failover", "lab", "--to", "m2"], "m2\" is down"),
-        (&["failover", "lab", "--to", "nobody"], "no machine \"nobody\""),
-        (&["failover", "nothing"], "no service \"nothing\""),
-        (&["failover", "lab", "--within", "1h"], "--within"),
+    let refused: [(&[&str], i32, &str); 4] = [
+        (&["failover", "lab", "--to", "m2"], 1, "m2\" is down"),
+        (&["failover", "lab", "--to", "nobody"], 1, "no machine \"nobody\""),
+        (&["failover", "nothing"], 1, "no service \"nothing\""),
+        (&["failover", "lab", "--within", "1h"], 2, "--within"),
     ];
-    for (words, part) in refused {
+    for (words, code, part) in refused {
         let output = engine.command(words);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && error.contains(part), "{words:?}: {error}");
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {error}");
+        assert!(error.contains(part), "{words:?}: {error}");
     }
     assert_eq!(engine.original(), "m0");
     assert_eq!(last_takeover(&engine, "to"), Value::Null);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
-use crate::lab::faults::{Freeze, Fuse, Link, freeze, freeze_fuse, lose};
+use crate::lab::faults::{Freeze, Link, freeze, freeze_fuse, lose};
 use crate::lab::peers::Client;
 use crate::lab::{Family, Host, counters};
 use crate::turn;
@@ -88,59 +88,6 @@ fn a_frozen_replica_holds_the_client_up_for_no_longer_than_its_timeout() {
     assert_eq!(engine.counter("takeovers"), 0, "the original is alive");
     assert_ne!(engine.machine_state(2), "up");
     cluster.assert_no_resets();
-}
-
-#[test]
-fn failover_by_command_under_load_is_not_noticed() {
-    const SIZE: u64 = 64 * MIB;
-    let _turn = turn();
-    let cluster = Cluster::new(3);
-    let engine = std::sync::Arc::new(cluster.engine(Family::V4, &[]));
-    let psc = cluster.lab.psc(Family::V4, PORT);
-    assert_eq!(engine.original(), "m0");
-    let fuse = {
-        let engine = engine.clone();
-        Fuse::lay(move || engine.tell(&["failover", "lab", "--to", "m2"]))
-    };
-    std::thread::scope(|scope| {
-        let client = cluster.lab.client();
-        client.enter_in(scope, || {
-            let half = |done| {
-                if done > SIZE / 2 {
-                    fuse.light()
-                }
-            };
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .upload(1, SIZE, half)
-                .expect("upload");
-        });
-        client.enter_in(scope, || {
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .download(2, SIZE, |_| ())
-                .expect("download");
-        });
-        client.enter_in(scope, || {
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .talk(3, 2_000, |_| ())
-                .expect("talk");
-        });
-    });
-    fuse.done();
-    assert_eq!(engine.original(), "m2");
-    let orders = ["PUT 1".to_owned(), format!("GET 2 {SIZE}"), "TALK 3 2000".to_owned()];
-    cluster.assert_identical(&[0, 1, 2], &orders);
-    cluster.assert_no_resets();
-
-    let refused = engine.command(&["failover", "lab", "--to", "nobody"]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("nobody"),
-        "{refused:?}"
-    );
-    assert_eq!(engine.original(), "m2");
 }
 
 #[test]

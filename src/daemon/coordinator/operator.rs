@@ -8,16 +8,13 @@ use std::sync::mpsc::Sender;
 use tracing::info;
 
 use super::super::roster::State;
-use super::super::status::{Answer, Request, Takeover};
+use super::super::status::{Answer, MOST_WITHIN, Request, Takeover, WITHIN};
 use super::{Coordinator, Purpose, Task, Then};
 use crate::engine::{Command, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, ServiceId, Successor};
 use crate::host::clock;
 
 /// Between two rounds of a handover.
 const ROUND: Micros = 5 * MILLISECOND;
-
-/// How long `machine disable` waits for the new original to be level.
-const DISABLE_WITHIN: Micros = 1_000 * MILLISECOND;
 
 /// A handover under way.
 pub struct Plan {
@@ -73,6 +70,9 @@ impl Coordinator {
         within: Micros,
         asker: &Sender<Answer>,
     ) -> Result<(), String> {
+        if within > MOST_WITHIN {
+            return Err(format!("within_us: found {within}, expected at most {MOST_WITHIN}"));
+        }
         let id = self.roster.find_service(service)?;
         self.refuse_second(id)?;
         let Some(name) = to else {
@@ -175,16 +175,17 @@ impl Coordinator {
         self.start(Then::HandOver(plan), asker, Task::Command(Command::HandOver { to }));
     }
 
-    /// All workers have answered a round.
+    /// All workers have answered a round; the last flows that moved were redirected at `redirected_at` (0: none moved in this round).
     pub(super) fn next_round(
         &mut self,
         mut plan: Plan,
         outcome: Outcome,
-        done_at: Micros,
+        (redirected_at, done_at): (Micros, Micros),
         asker: Option<Sender<Answer>>,
     ) {
         let now = clock::now();
         plan.record.flows += outcome.switched;
+        plan.record.redirect_us = plan.record.redirect_us.max(redirected_at.saturating_sub(plan.began));
         let to = plan.to;
         if plan.ending {
             plan.record.stayed = outcome.pending + outcome.stuck;
@@ -215,9 +216,15 @@ impl Coordinator {
         let Plan {
             to, disable, record, ..
         } = plan;
-        self.log_takeover(to, true, &record, 0);
-        if let Some(service) = self.roster.service_mut(to.service) {
+        // Not where nothing has changed; nor where the target has died meanwhile, which is a takeover of its own.
+        let changed = record.flows > 0 || record.from != record.to;
+        if let Some(service) = self
+            .roster
+            .service_mut(to.service)
+            .filter(|service| changed && service.original == to.machine)
+        {
             service.last_takeover = Some(record.clone());
+            self.log_takeover(to, true, &record, 0);
         }
         match disable {
             // What has not moved by now is taken over, level or not: the operator wants the machine out.
@@ -256,7 +263,7 @@ impl Coordinator {
         self.refuse_second(id)?;
         let serves = self.roster.service(id).is_some_and(|s| s.original == machine.machine);
         if serves {
-            return self.hand_on(id, Some(machine), DISABLE_WITHIN, asker);
+            return self.hand_on(id, Some(machine), WITHIN, asker);
         }
         self.take_down(
             machine,
