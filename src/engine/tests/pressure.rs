@@ -208,63 +208,45 @@ fn equal_backpressure_evicts_nobody() {
     assert!(!ev.iter().any(|e| matches!(e, Event::Evict { .. })), "{ev:?}");
 }
 
+/// What a machine says with this window.
+fn with_window(window: u16, say: Say<'_>) -> Say<'_> {
+    Say { window, ..say }
+}
+
+/// The original dies, the other says `pieces` of four bytes, and the second is lost on the way to the client: the machine hears of it.
+fn hears_of_loss_after_a_takeover(t: &mut Talk, window: u16, pieces: std::ops::Range<i64>) {
+    t.client(ack(5, 5));
+    down(t, 0);
+    for i in pieces {
+        t.machine(1, with_window(window, words(1 + 4 * i, 5, b"aaaa")));
+    }
+    t.client(ack(5, 9));
+    t.hush();
+    for _ in 0..4 {
+        t.client(ack(5, 9));
+    }
+    let heard = t.machine_heard(1);
+    let flow = t.engine.flows.iter().next().unwrap().1;
+    assert!(
+        heard.len() >= 3,
+        "duplicate acknowledgements that reached the machine: {heard:?}; edge_out {} leg edge {} mode {:?}",
+        flow.client.edge_out,
+        flow.original().sender.edge(),
+        flow.original().mode
+    );
+}
+
 #[test]
 fn a_recovering_original_hears_of_loss() {
     let mut t = Talk::established(2);
-    // Old original has opened a large window, the new one has not.
-    t.machine(
-        0,
-        Say {
-            window: 2_000,
-            ..words(1, 1, b"")
-        },
-    );
-    t.machine(
-        1,
-        Say {
-            window: 2_000,
-            ..words(1, 1, b"")
-        },
-    );
+    // The old original has opened a large window, the new one has not.
+    for i in [0, 1] {
+        t.machine(i, with_window(2_000, ack(1, 1)));
+    }
     t.client(words(1, 1, b"GET\n"));
-    t.machine(
-        1,
-        Say {
-            window: 1_990,
-            ..words(1, 5, b"")
-        },
-    );
-    t.machine(
-        0,
-        Say {
-            window: 2_000,
-            ..words(1, 5, b"aaaa")
-        },
-    );
-    t.client(words(5, 5, b""));
-    down(&mut t, 0);
-    for i in 0..6 {
-        t.machine(
-            1,
-            Say {
-                window: 1_990,
-                ..words(1 + 4 * i, 5, b"aaaa")
-            },
-        );
-    }
-    t.client(words(5, 9, b""));
-    t.hush();
-    for _ in 0..4 {
-        t.client(words(5, 9, b""));
-    }
-    let h = t.machine_heard(1);
-    assert!(
-        h.len() >= 3,
-        "duplicate acknowledgements that reached the machine: {h:?}; edges: out {} leg {} mode {:?}",
-        t.engine.flows.iter().next().unwrap().1.client.edge_out,
-        t.engine.flows.iter().next().unwrap().1.original().sender.edge(),
-        t.engine.flows.iter().next().unwrap().1.original().mode
-    );
+    t.machine(1, with_window(1_990, ack(1, 5)));
+    t.machine(0, with_window(2_000, words(1, 5, b"aaaa")));
+    hears_of_loss_after_a_takeover(&mut t, 1_990, 0..6);
 }
 
 #[test]
@@ -273,60 +255,12 @@ fn a_lesser_window_keeps_relaying() {
     s.services[0].max_lag = MaxLag::Unlimited;
     let mut t = Talk::with(s, true);
     t.shake_hands(2);
-    t.machine(
-        0,
-        Say {
-            window: 2_000,
-            ..words(1, 1, b"")
-        },
-    );
-    t.machine(
-        1,
-        Say {
-            window: 500,
-            ..words(1, 1, b"")
-        },
-    );
+    t.machine(0, with_window(2_000, ack(1, 1)));
+    t.machine(1, with_window(500, ack(1, 1)));
     t.client(words(1, 1, b"GET\n"));
-    t.machine(
-        0,
-        Say {
-            window: 2_000,
-            ..words(1, 5, b"aaaa")
-        },
-    );
-    t.machine(
-        1,
-        Say {
-            window: 500,
-            ..words(1, 5, b"aaaa")
-        },
-    );
-    t.client(words(5, 5, b""));
-    down(&mut t, 0);
-    for i in 1..6 {
-        t.machine(
-            1,
-            Say {
-                window: 500,
-                ..words(1 + 4 * i, 5, b"aaaa")
-            },
-        );
-    }
-    t.client(words(5, 9, b""));
-    t.hush();
-    for _ in 0..4 {
-        t.client(words(5, 9, b""));
-    }
-    let h = t.machine_heard(1);
-    let f = t.engine.flows.iter().next().unwrap().1;
-    assert!(
-        h.len() >= 3,
-        "reached the machine: {h:?}; edge_out {} leg edge {} mode {:?}",
-        f.client.edge_out,
-        f.original().sender.edge(),
-        f.original().mode
-    );
+    t.machine(0, with_window(2_000, words(1, 5, b"aaaa")));
+    t.machine(1, with_window(500, words(1, 5, b"aaaa")));
+    hears_of_loss_after_a_takeover(&mut t, 500, 1..6);
 }
 
 #[test]
