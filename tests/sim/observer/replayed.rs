@@ -1,0 +1,42 @@
+//! What must hold when the engine rests after a takeover: the client has been sent what the others had said (R9).
+
+use super::Observer;
+use crate::books::{Leg, Violation, ensure};
+
+impl Observer {
+    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
+    /// all machines are fit to take over as far as the engine's own judgement goes.
+    pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
+        let limit = self.cache_limit;
+        let states = &self.state;
+        for flow in self.flows.iter_mut() {
+            if !std::mem::take(&mut flow.switching) {
+                continue;
+            }
+            let Some(promise) = flow.promise.filter(|_| fit && flow.proved && !flow.finished()) else {
+                continue;
+            };
+            if flow.reset_to_client || flow.refused {
+                continue;
+            }
+            let alike = |l: &Leg| l.timestamps == promise.timestamps && l.scale.is_some() == promise.scale.is_some();
+            let heirs = flow
+                .legs
+                .iter()
+                .zip(states)
+                .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
+            let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
+            let Some(said) = heirs.map(|l| l.whole).min() else {
+                continue;
+            };
+            let said = said.min(flow.edge);
+            ensure!(
+                said <= flow.told.sent || said > flow.acked + limit,
+                "R9",
+                "every machine has said up to {said}, but after the takeover the client has only {}",
+                flow.told.sent
+            );
+        }
+        Ok(())
+    }
+}
