@@ -1,0 +1,210 @@
+//! The engine's boundary: packets go in and come out past the observer, and the engine and the detector are polled until both
+//! rest, as the daemon does.
+
+use relevo::engine::detect::{Action, Detector};
+use relevo::engine::{Checksum, Event, Meta, Verdict};
+
+use super::World;
+use super::queue::Happening;
+use crate::books::{Violation, ensure};
+use crate::gateway::Gateway;
+use crate::observer::Cause;
+use crate::packet::Packet;
+use crate::scenario::{CLIENT_IFINDEX, MACHINE_IFINDEX, Sums, When};
+
+impl<G: Gateway> World<G> {
+    pub(super) fn engine_packet(&mut self, host: usize, mut bytes: Vec<u8>) -> Result<(), Violation> {
+        let before = Packet::parse(&bytes).map_err(|text| Violation { rule: "network", text })?;
+        if let Some(capture) = self.captures.get_mut(host) {
+            capture.packet(self.now, &bytes);
+        }
+        let from_machine = host < self.machines();
+        let (cause, offsets) = if from_machine {
+            (Cause::Machine(host), self.observer.hear_machine(host, &before))
+        } else {
+            let (flow, offsets) = self.observer.hear_client(self.now, &before);
+            (Cause::Client(flow), offsets)
+        };
+        let checksum = match self.scenario.sums {
+            Sums::Complete => Checksum::Complete,
+            Sums::Partial => {
+                // The sum of the pseudo header alone stands there; any value does.
+                let at = if bytes[0] >> 4 == 4 { 20 } else { 40 } + 16;
+                bytes[at..at + 2].copy_from_slice(&[0xbe, 0xef]);
+                Checksum::Partial
+            }
+        };
+        let ifindex = if from_machine { MACHINE_IFINDEX } else { CLIENT_IFINDEX };
+        let length = bytes.len();
+        let verdict = self
+            .engine
+            .handle_packet(self.now, Meta { ifindex, checksum }, &mut bytes);
+        self.summary.packets += 1;
+        let (now, hosts) = (self.now, &self.hosts);
+        self.trace.packet(
+            now,
+            || format!("{} > engine", hosts[host].name),
+            &before,
+            offsets,
+            || format!("{verdict:?}"),
+        );
+        if let Some(machine) = self.engine.heard()
+            && let Some(detector) = &mut self.detector
+        {
+            ensure!(
+                Some(machine) == from_machine.then(|| Self::machine_ref(host)),
+                "R14",
+                "heard {machine:?}"
+            );
+            detector.handle_heard(self.now, machine);
+        }
+        if let Verdict::Accept { len } = verdict {
+            self.accepted += 1;
+            ensure!(len <= length, "I7", "{len} bytes accepted of {length}");
+            bytes.truncate(len);
+            self.leave(&bytes, cause)?;
+        }
+        self.engine_rest()?;
+        let seen = self.summary.packets;
+        let due = self
+            .scenario
+            .faults
+            .iter()
+            .filter(|(w, _)| matches!(w, When::Packets(n) if *n == seen));
+        for fault in due.map(|(_, fault)| *fault).collect::<Vec<_>>() {
+            self.strike(fault)?;
+        }
+        Ok(())
+    }
+
+    /// A packet leaves the engine: it is checked and sent on its way.
+    fn leave(&mut self, bytes: &[u8], cause: Cause) -> Result<(), Violation> {
+        let packet = Packet::parse(bytes).map_err(|text| Violation { rule: "I7", text })?;
+        let Some(host) = self.hosts.iter().position(|h| h.addr == packet.dst) else {
+            ensure!(false, "I6", "a packet for {} from {cause:?}", packet.dst);
+            return Ok(());
+        };
+        if let Some(capture) = self.captures.get_mut(host) {
+            capture.packet(self.now, bytes);
+        }
+        let (offsets, result) = if host < self.machines() {
+            self.observer.leave_for_machine(host, &packet, bytes, cause)
+        } else {
+            self.observer
+                .leave_for_client(self.now, host - self.machines(), &packet, bytes, cause)
+        };
+        let (now, hosts) = (self.now, &self.hosts);
+        let how = if cause == Cause::Engine { "engine >>" } else { "     >" };
+        self.trace.packet(
+            now,
+            || format!("{how} {}", hosts[host].name),
+            &packet,
+            offsets,
+            String::new,
+        );
+        if self.detector.is_some() {
+            result?;
+        }
+        ensure!(
+            !self.observer.early_release || self.engine.has_released(),
+            "R23",
+            "a byte was released before its machine had said what the client answers"
+        );
+        for at in self.down[host]
+            .transit(self.now, bytes.len(), false)
+            .into_iter()
+            .flatten()
+        {
+            self.at(at, Happening::ToHost(host, bytes.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// Polls the engine and the detector until both rest, as the daemon does after each packet.
+    pub(super) fn engine_rest(&mut self) -> Result<(), Violation> {
+        for _ in 0..64 {
+            self.engine.poll(self.now, &mut self.outbox);
+            let events: Vec<Event> = std::iter::from_fn(|| self.engine.take_event()).collect();
+            for event in &events {
+                if let Event::Evict { machine } = event {
+                    // The flow that evicts a leg may release its client at once; the other flows hear of it by command.
+                    self.observer.evicted(usize::from(machine.machine.0));
+                }
+            }
+            // Such a reset comes from the outbox.
+            self.observer.released = !self.outbox.is_empty() && self.engine.has_released();
+            let mut again = self.send_outbox()? || !events.is_empty();
+            for event in events {
+                self.trace.note(self.now, || format!("{event:?}"));
+                match event {
+                    Event::Suspect { machine, reason } => {
+                        if let Some(d) = &mut self.detector {
+                            d.handle_suspect(self.now, machine, reason);
+                        }
+                    }
+                    Event::Diverged { machine, difference } => self.note_difference(machine, &difference)?,
+                    Event::Outvoted { .. } => {
+                        ensure!(false, "R17", "{event:?}, although nobody agrees with the odd one");
+                    }
+                    Event::Evict { machine } | Event::Expel { machine } => {
+                        self.summary.evictions += 1;
+                        self.down(machine)?;
+                    }
+                }
+            }
+            while let Some(action) = self.detector.as_mut().and_then(|d| d.poll(self.now)) {
+                again = true;
+                match action {
+                    Action::Probe { machine } => {
+                        self.engine.probe(self.now, machine, &mut self.outbox);
+                        self.send_outbox()?;
+                    }
+                    Action::Down { machine, reason, .. } => self.declared_dead(machine, reason)?,
+                }
+            }
+            if !again {
+                // What was fed past causality may not take over (R23), and what did not fit the cache's bound comes later.
+                let fit = self.detector.is_some() && !self.engine.has_released() && !self.engine.has_skipped();
+                self.observer.check_replayed(fit)?;
+                return self.set_engine_timer();
+            }
+        }
+        ensure!(false, "contract", "the engine never rests");
+        Ok(())
+    }
+
+    fn send_outbox(&mut self) -> Result<bool, Violation> {
+        if self.outbox.is_empty() {
+            return Ok(false);
+        }
+        let mut outbox = std::mem::take(&mut self.outbox);
+        for (dst, bytes) in outbox.iter() {
+            let addressed = Packet::parse(bytes).is_ok_and(|p| p.dst == dst);
+            ensure!(addressed, "contract", "the outbox says {dst}, the packet does not");
+            self.leave(bytes, Cause::Engine)?;
+        }
+        outbox.clear();
+        self.outbox = outbox;
+        Ok(true)
+    }
+
+    fn set_engine_timer(&mut self) -> Result<(), Violation> {
+        let detector = self.detector.as_ref().and_then(Detector::next_deadline);
+        let engine = self.engine.next_deadline();
+        ensure!(
+            engine.is_none_or(|at| at > self.now),
+            "contract",
+            "after poll the engine's deadline {engine:?} has passed"
+        );
+        ensure!(
+            detector.is_none_or(|at| at > self.now),
+            "contract",
+            "the detector's deadline {detector:?} has passed"
+        );
+        let next = engine.into_iter().chain(detector).min();
+        if let Some((at, number)) = self.engine_timer.set(next) {
+            self.at(at, Happening::Engine(number));
+        }
+        Ok(())
+    }
+}

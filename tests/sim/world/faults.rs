@@ -1,0 +1,104 @@
+//! Faults and commands: what the scenario does to hosts and engine, and machines that are declared dead.
+
+use relevo::engine::{Command, MachineId, MachineRef, Reason, ServiceId};
+
+use super::World;
+use super::queue::Happening;
+use crate::books::{Violation, ensure};
+use crate::gateway::Gateway;
+use crate::scenario::Fault;
+
+impl<G: Gateway> World<G> {
+    pub(super) fn machine_ref(m: usize) -> MachineRef {
+        MachineRef {
+            service: ServiceId(0),
+            machine: MachineId(m as u16),
+        }
+    }
+
+    pub(super) fn declared_dead(&mut self, machine: MachineRef, reason: Reason) -> Result<(), Violation> {
+        let m = usize::from(machine.machine.0);
+        self.trace
+            .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
+        if !self.ever_frozen[m] {
+            let spec = &self.scenario.machines[m];
+            let clean = spec.up.is_clean() && spec.down.is_clean();
+            ensure!(
+                !clean || spec.refuses,
+                "R14",
+                "machine {m} is declared dead ({reason:?}), but it is well"
+            );
+            self.summary.false_alarms += 1;
+        }
+        self.down(machine)
+    }
+
+    pub(super) fn down(&mut self, machine: MachineRef) -> Result<(), Violation> {
+        self.command(Command::Down { machine });
+        let m = usize::from(machine.machine.0);
+        let status = self.engine.status();
+        if status.services.first().is_some_and(|s| s.machines[m].down) {
+            if let Some(d) = &mut self.detector {
+                d.handle_down(machine);
+            }
+            self.observer.machine_told(self.now, m, true);
+        } else if let Some(d) = &mut self.detector {
+            // The last machine stays: it is watched on.
+            d.handle_up(self.now, machine);
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command) {
+        self.trace.note(self.now, || format!("{command:?}"));
+        self.engine.command(self.now, command);
+    }
+
+    pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
+        self.trace.note(self.now, || format!("{fault:?}"));
+        match fault {
+            Fault::Freeze { machine, stop } => {
+                self.frozen_at[machine] = Some(self.now);
+                (self.ever_frozen[machine], self.stopped[machine]) = (true, stop);
+                self.observer.state[machine].frozen = true;
+            }
+            Fault::Thaw { machine } => {
+                self.frozen_at[machine] = None;
+                self.stopped[machine] = false;
+                self.observer.state[machine].frozen = false;
+                self.host_run(machine, None)?;
+            }
+            Fault::Down { machine } => self.down(Self::machine_ref(machine))?,
+            Fault::Up { machine } => {
+                let machine = Self::machine_ref(machine);
+                self.command(Command::Up { machine });
+                if let Some(d) = &mut self.detector {
+                    d.handle_up(self.now, machine);
+                }
+                self.observer
+                    .machine_told(self.now, usize::from(machine.machine.0), false);
+            }
+            Fault::Stall { micros } => {
+                self.engine_rest()?;
+                self.stalled_until = self.now + micros;
+                self.at(self.stalled_until, Happening::Resume);
+                return Ok(());
+            }
+            Fault::Failover { to } => {
+                self.command(Command::Failover {
+                    to: Self::machine_ref(to),
+                });
+                self.observer.failover();
+            }
+            Fault::HandOver { to } => {
+                if !self.observer.state[to].down {
+                    self.observer.hand_over(to);
+                }
+                self.command(Command::HandOver {
+                    to: Self::machine_ref(to),
+                });
+            }
+        }
+        self.engine_rest()
+    }
+}
