@@ -82,8 +82,9 @@ impl Flow {
         }
     }
 
-    /// Whether the original, which had said `sent` before, says for the first time what the client has had from another machine.
-    pub fn is_late(&mut self, cx: &Context, sent: Pos, seg: Segment) -> Option<DropReason> {
+    /// Why the segment goes no further, if the original, which had said `sent` before, says for the first time what the client has had from
+    /// another machine; the ghost client answers it (R7).
+    pub fn absorb_late(&mut self, cx: &Context, sent: Pos, seg: Segment) -> Option<DropReason> {
         if !self.races(cx) || seg.end > self.client.sent {
             return None;
         }

@@ -211,7 +211,7 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
-        if let Some(reason) = self.is_late(cx, sent, seg) {
+        if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }
         self.note_given(cx, seg.v, p.payload(bytes));
