@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::lab::Family;
 use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::faults::{Freeze, freeze_fuse, thaw};
 use crate::lab::pattern::Random;
 use crate::lab::peers::Client;
+use crate::lab::{Family, counters, wait_for};
 use crate::turn;
 
 /// Freezes per direction.
@@ -90,6 +90,10 @@ fn one_transfer(cluster: &Cluster, way: Way, seed: u64, kind: Freeze, offset: u6
         longest_wait < Duration::from_secs(2),
         "the client stood still for {longest_wait:?}"
     );
+    // What the client's kernel still has to say of this connection the next engine would not know, and would answer with a RST (R19).
+    wait_for("the client's connections to be closed", PATIENCE, || {
+        (counters::half_closed(cluster.lab.client()) == 0).then_some(())
+    });
     stop(&mut engine);
 }
 

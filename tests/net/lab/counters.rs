@@ -74,3 +74,14 @@ pub fn lost_to(host: &Host) -> u64 {
     let names = ["TCPTimeouts", "TCPFastRetrans", "TCPSlowStartRetrans"];
     names.iter().map(|name| snmp(host, "TcpExt", name)).sum()
 }
+
+/// IPv4 connections of the host that are neither open nor quite closed: packets of them may still be to come.
+pub fn half_closed(host: &Host) -> usize {
+    let text = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp").expect("read connections"));
+    // The kernel's numbers of FIN-WAIT-1 and -2, CLOSE-WAIT, LAST-ACK and CLOSING.
+    let closing = |line: &&str| {
+        let state = line.split_whitespace().nth(3);
+        matches!(state, Some("04" | "05" | "08" | "09" | "0B"))
+    };
+    text.lines().skip(1).filter(closing).count()
+}
