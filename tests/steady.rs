@@ -1,7 +1,8 @@
 //! The steady path allocates nothing (design section 3: nothing there may wait for an allocation).
 //!
 //! A client and three machines exchange requests and answers through the engine; an allocator that counts sees what
-//! `handle_packet` and `poll` take. A takeover of many flows takes nothing for each of them, and comes bit by bit. Buffers find their size while the flow warms up; from then on the count must stay at zero.
+//! `handle_packet` and `poll` take. Buffers find their size while the flow warms up; from then on the count must stay at zero.
+//! A takeover of many flows takes nothing for each of them, and comes bit by bit.
 #![allow(
     unsafe_code,
     reason = "a global allocator is unsafe by its trait; the one here only counts and hands on to the system's"
@@ -14,10 +15,8 @@
 #[path = "../benches/failover/pure.rs"]
 mod pure;
 
-use relevo::engine::{
-    Counter, DetectSpec, DivergePolicy, Engine, EngineSpec, Limits, MachineSpec, MaxLag, Meta, Micros, Original,
-    Outbox, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
-};
+use pure::psc;
+use relevo::engine::{Counter, Engine, MaxLag, Meta, Micros, Outbox, Verdict};
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -91,49 +90,11 @@ const ISN: [Seq; MACHINES] = [Seq(u32::MAX - 200_000), Seq(7), Seq(u32::MAX - 1_
 fn client() -> SocketAddr {
     SocketAddr::from(([10, 0, 1, 7], 40_001))
 }
-fn psc() -> SocketAddr {
-    SocketAddr::from(([10, 0, 1, 100], 6_379))
-}
 fn peer() -> SocketAddr {
     SocketAddr::from(([10, 0, 1, 100], 40_001))
 }
 fn machine(i: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 2, 2 + u8::try_from(i).expect("few machines")], 6_379))
-}
-
-fn engine(max_lag: MaxLag) -> Engine {
-    let machines = (0..MACHINES).map(|i| MachineSpec {
-        name: format!("m{i}"),
-        addr: machine(i),
-        ifindex: None,
-        path_mtu: 1_500,
-    });
-    let service = ServiceSpec {
-        name: "cache".into(),
-        psc: psc(),
-        source: SourceMode::Psc,
-        max_lag,
-        original: Original::First,
-        successor: Successor::First,
-        replica_timeout: 200 * MS,
-        detect: DetectSpec {
-            floor: 5 * MS,
-            probe_interval: 100 * MS,
-            probes: 3,
-            hang: None,
-            vote: 20 * MS,
-        },
-        diverge: DivergePolicy::Warn,
-        unknown: UnknownPolicy::Reset,
-        machines: machines.collect(),
-    };
-    Engine::new(EngineSpec {
-        services: vec![service],
-        limits: Limits::default(),
-        shard: 0,
-        shards: 1,
-        hash_key: [7; 16],
-    })
+    pure::machine(u16::try_from(i).expect("few machines"))
 }
 
 /// What a speaker has sent and heard: the next sequence number, and the one that it expects.
@@ -156,7 +117,7 @@ struct Cluster {
 impl Cluster {
     fn established(max_lag: MaxLag) -> Self {
         let mut cluster = Self {
-            engine: engine(max_lag),
+            engine: pure::engine(MACHINES, max_lag, 200 * MS),
             out: Outbox::new(),
             now: 0,
             packet: [0; 2_048],

@@ -60,7 +60,7 @@ impl Crowd {
     /// Every client has asked twice and was answered.
     pub fn established(flows: u16, replicas: u16) -> Self {
         let mut crowd = Self {
-            engine: engine(usize::from(replicas) + 1),
+            engine: engine(usize::from(replicas) + 1, MaxLag::Bytes(0), 60_000 * MILLISECOND),
             out: Outbox::new(),
             now: 0,
             flows,
@@ -169,7 +169,8 @@ fn isn(machine: u16) -> u32 {
     u32::from(machine) * 0x1000_0000 + 77
 }
 
-fn psc() -> SocketAddr {
+/// Where clients connect.
+pub fn psc() -> SocketAddr {
     SocketAddr::from(([10, 0, 1, 100], 6_379))
 }
 
@@ -177,7 +178,8 @@ fn client(i: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 1, 7], FIRST_PORT + i))
 }
 
-fn machine(i: u16) -> SocketAddr {
+/// Where a machine's service is.
+pub fn machine(i: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 2, 2 + i.to_be_bytes()[1]], 6_379))
 }
 
@@ -212,7 +214,8 @@ fn segment(src: SocketAddr, dst: SocketAddr, (seq, ack): (u32, u32), flags: Flag
     bytes
 }
 
-fn engine(machines: usize) -> Engine {
+/// An engine with one service, all of it as by default but for what is given.
+pub fn engine(machines: usize, max_lag: MaxLag, replica_timeout: Micros) -> Engine {
     let machines = (0..).take(machines).map(|i| MachineSpec {
         name: format!("m{i}"),
         addr: machine(i),
@@ -223,11 +226,11 @@ fn engine(machines: usize) -> Engine {
         name: "cache".into(),
         psc: psc(),
         source: SourceMode::Psc,
-        max_lag: MaxLag::Bytes(0),
+        max_lag,
         original: Original::First,
         diverge: DivergePolicy::Warn,
         successor: Successor::First,
-        replica_timeout: 60_000 * MILLISECOND,
+        replica_timeout,
         detect: DetectSpec {
             floor: 5 * MILLISECOND,
             probe_interval: 100 * MILLISECOND,
