@@ -34,9 +34,9 @@ const SLACK_KIB: u64 = 2_048;
 
 /// New clients that come during the flood.
 const NEWCOMERS: u32 = 3;
-/// How long it waits for an answer before it tries again.
+/// How long one waits for an answer before it tries again, with a new connection.
 const NEWCOMER_TRY: Duration = Duration::from_secs(1);
-/// How long each may take to get in: Linux repeats a SYN after 1, 3, 7, 15 s and so on.
+/// How long each may take to get in, with one try after the other.
 const NEWCOMER_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A flood that goes on until it is dropped.
@@ -270,21 +270,15 @@ fn newcomers(cluster: &Cluster, psc: SocketAddr) {
     let waits: Vec<f64> = (0..NEWCOMERS)
         .map(|_| {
             let start = Instant::now();
-            std::thread::scope(|scope| {
-                let host = cluster.lab.client();
-                let comer = scope.spawn(move || {
-                    host.enter(|| {
-                        loop {
-                            let connected = Client::connect(psc, NEWCOMER_TRY);
-                            if connected.is_ok() || start.elapsed() > NEWCOMER_PATIENCE {
-                                return connected;
-                            }
-                        }
-                    })
-                });
-                let connected = comer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                drop(connected.expect("a new client gets in during the flood"));
+            let connected = cluster.lab.client().enter(|| {
+                loop {
+                    let connected = Client::connect(psc, NEWCOMER_TRY);
+                    if connected.is_ok() || start.elapsed() > NEWCOMER_PATIENCE {
+                        return connected;
+                    }
+                }
             });
+            drop(connected.expect("a new client gets in during the flood"));
             start.elapsed().as_secs_f64()
         })
         .collect();
