@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use relevo::wire::{Flags, Options};
 
-use super::{assert_unmoved, long, of_service, report, resident};
+use super::{assert_unmoved, long, of_service, report};
 use crate::lab::cluster::{Cluster, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::pattern::Random;
@@ -223,7 +223,7 @@ fn storm(cluster: &Cluster, engine: &Engine, (psc, closed): (SocketAddr, SocketA
         rate = flood.rate();
         let half_open = of_service(&engine.status(), "half_open");
         assert_eq!(half_open, HALF_OPEN, "the half-open table is full, and no fuller");
-        memory.push(resident(engine));
+        memory.push(engine.resident_kib());
     }
     let kept = stormy / calm;
     if long() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{assert_unmoved, long, of_service, report, resident};
+use super::{assert_unmoved, long, of_service, report};
 use crate::lab::cluster::PORT;
 use crate::lab::crowd::{Crowd, Step};
 use crate::lab::engine::{Engine, ServiceConfig};
@@ -52,7 +52,7 @@ fn idle(machines: usize) {
     let engine = Engine::start_with(&lab, "time_wait = \"1s\"\nmax_syn_rate = 1000000", &[service]);
     let flows = u64::from(size);
     let legs = flows * (machines as u64 - 1);
-    let start = resident(&engine);
+    let start = engine.resident_kib();
     let mut peaks = Vec::new();
     for round in 1..=2 {
         let began = Instant::now();
@@ -64,12 +64,12 @@ fn idle(machines: usize) {
         });
         let opened = began.elapsed();
         assert_eq!(engine.status()["buffered_bytes"], 0);
-        let open = resident(&engine);
+        let open = engine.resident_kib();
         crowd.all(Step::Ask);
         wait_until(&engine, "the buffers to be given back", |status| {
             status["buffered_bytes"] == 0
         });
-        let asked = resident(&engine);
+        let asked = engine.resident_kib();
         crowd.all(Step::Close);
         wait_until(&engine, "all flows to be forgotten", |status| {
             of_service(status, "flows") == 0
@@ -82,7 +82,7 @@ fn idle(machines: usize) {
              {start} KiB at the start, {asked} KiB at most seen; opened in {:.1} s",
             each(open),
             each(asked),
-            each(resident(&engine)),
+            each(engine.resident_kib()),
             opened.as_secs_f64(),
         ));
         peaks.push((open, asked));

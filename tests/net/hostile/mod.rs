@@ -95,14 +95,6 @@ fn assert_legs_untouched(cluster: &Cluster, legs: u64) {
     }
 }
 
-/// The daemon's resident memory in KiB.
-fn resident(engine: &Engine) -> u64 {
-    let text =
-        std::fs::read_to_string(format!("/proc/{}/status", engine.pid().as_raw_nonzero())).expect("read its status");
-    let mut words = text.split_whitespace().skip_while(|word| *word != "VmRSS:");
-    words.nth(1).and_then(|word| word.parse().ok()).expect("VmRSS")
-}
-
 /// Nobody has lost anything: every machine is up, m0 is the original, no flow was taken over, lost or reset, no leg refused or evicted.
 fn assert_unmoved(engine: &Engine, machines: usize) {
     let books = Books::of(engine);

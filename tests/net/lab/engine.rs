@@ -217,6 +217,22 @@ impl Engine {
         self.process.pid()
     }
 
+    /// Its resident memory (VmRSS, proc(5)) in KiB. Panics if it can't be read: no bound may hold for that.
+    pub fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid().as_raw_nonzero());
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {path}: {e}"));
+        let mut words = text.split_whitespace().skip_while(|word| *word != "VmRSS:");
+        let number = words.nth(1).and_then(|word| word.parse().ok());
+        number.unwrap_or_else(|| panic!("no VmRSS in {path}:\n{text}"))
+    }
+
+    /// How many descriptors it has open. Panics if they can't be counted.
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.process.pid().as_raw_nonzero());
+        let entries = std::fs::read_dir(&path).unwrap_or_else(|e| panic!("list {path}: {e}"));
+        entries.count() as u64
+    }
+
     /// Makes the receive buffers of its packet queues so small, from outside, by a copy of each socket; returns how many it has
     /// found. Under load a queue then overruns as soon as the engine is not scheduled for a moment.
     pub fn shrink_receive_buffers(&self, bytes: usize) -> usize {

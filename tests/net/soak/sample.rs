@@ -141,9 +141,9 @@ impl Sampler {
         let drops = status["drops"].as_object().into_iter().flatten();
         Sample {
             at: self.start.elapsed(),
-            rss_kib: resident(&proc),
+            rss_kib: self.world.engine.resident_kib(),
             cpu: spent / (now - before).as_secs_f64().max(0.001) * 100.0,
-            descriptors: std::fs::read_dir(format!("{proc}/fd")).map_or(0, |entries| entries.count() as u64),
+            descriptors: self.world.engine.descriptors(),
             flows: services().map(|s| number(&s["flows"])).sum(),
             buffered: number(&status["buffered_bytes"]),
             up: Kind::ALL.into_iter().map(up).sum(),
@@ -156,13 +156,6 @@ impl Sampler {
             fault: progress.fault(),
         }
     }
-}
-
-/// VmRSS in KiB.
-fn resident(proc: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("{proc}/status")).unwrap_or_default();
-    let mut words = text.split_whitespace().skip_while(|word| *word != "VmRSS:");
-    words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// utime and stime, proc(5): the 12th and 13th words after the program's name, which ends with a bracket.
