@@ -53,10 +53,7 @@ fn without_an_engine_a_client_hears_nothing() {
 #[test]
 fn a_packet_that_nobody_translated_goes_nowhere() {
     let lab = Lab::loaded();
-    lab.host.exec(
-        "sysctl",
-        &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"],
-    );
+    lab.forward();
     lab.client_route("10.0.2.9");
     lab.client_route("fd00:2::9");
     let packets = [
@@ -77,15 +74,8 @@ fn a_packet_that_nobody_translated_goes_nowhere() {
 #[test]
 fn nobody_on_a_wire_speaks_as_the_engine_does() {
     let lab = Lab::loaded();
-    lab.host.exec(
-        "sysctl",
-        &[
-            "-qw",
-            "net.ipv4.ip_forward=1",
-            "net.ipv6.conf.all.forwarding=1",
-            "net.ipv4.conf.all.accept_local=1",
-        ],
-    );
+    lab.forward();
+    lab.host.exec("sysctl", &["-qw", "net.ipv4.conf.all.accept_local=1"]);
     lab.client_route("10.0.2.2");
     lab.client_route("10.0.1.9");
     lab.client_route("fd00:2::2");
@@ -122,10 +112,7 @@ fn nobody_on_a_wire_speaks_as_the_engine_does() {
 #[test]
 fn machines_answer_nobody_but_the_engine_and_this_host() {
     let lab = Lab::loaded();
-    lab.host.exec(
-        "sysctl",
-        &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"],
-    );
+    lab.forward();
     lab.client_route("10.0.1.9");
     lab.client_route("fd00:1::9");
     let stopped = [

@@ -143,12 +143,31 @@ impl Lab {
             .exec("ip", &["-6", "route", "add", "fd00:2::/64", "via", "fd00:1::1"]);
     }
 
+    /// The host forwards, as a firewall host does.
+    pub fn forward(&self) {
+        self.host.exec(
+            "sysctl",
+            &["-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"],
+        );
+    }
+
     /// A host with its rules loaded, and ways to the machines.
     pub fn loaded() -> Self {
         let lab = Self::new();
         lab.add_machine_routes();
         lab.load();
         lab
+    }
+
+    /// The client's side sends what is for this address, too, to the host.
+    pub fn client_route(&self, address: &str) {
+        let bare = address.trim_matches(['[', ']']);
+        let via = if bare.contains(':') {
+            "fd00:1::100"
+        } else {
+            "10.0.1.100"
+        };
+        self.client.exec("ip", &["route", "replace", bare, "via", via]);
     }
 
     pub fn load(&self) {
@@ -214,17 +233,4 @@ pub fn receive(queue: &mut Queue) -> Option<nfq::Message> {
         }
     }
     None
-}
-
-impl Lab {
-    /// The client's side sends what is for this address, too, to the host.
-    pub fn client_route(&self, address: &str) {
-        let bare = address.trim_matches(['[', ']']);
-        let via = if bare.contains(':') {
-            "fd00:1::100"
-        } else {
-            "10.0.1.100"
-        };
-        self.client.exec("ip", &["route", "replace", bare, "via", via]);
-    }
 }
