@@ -298,9 +298,8 @@ fn ask(connections: &mut [Connection], work: &Work, seen: &Seen, stop: &AtomicBo
             }
             due.clear();
         }
-        while let Some(&std::cmp::Reverse((at, i))) = due.peek().filter(|next| next.0.0 <= now) {
+        while let Some(&std::cmp::Reverse((_, i))) = due.peek().filter(|next| next.0.0 <= now) {
             due.pop();
-            let _ = at;
             let connection = &mut connections[i];
             if connection.alive {
                 seen.waiting.fetch_add(1, Ordering::Relaxed);

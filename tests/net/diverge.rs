@@ -20,7 +20,7 @@ const PORT: u16 = 7100;
 
 /// A service that answers each line it is sent by a line of its own making; `"bye"` ends the connection. It lives as long as the
 /// program: its namespace goes with the lab.
-fn serve(host: &Host, mut answer: impl FnMut() -> String + Clone + Send + 'static) {
+fn serve(host: &Host, mut answer: impl FnMut() -> String + Send + 'static) {
     let listener = host.enter(|| TcpListener::bind((IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)).expect("listen"));
     std::thread::spawn(move || {
         for stream in listener.incoming() {

@@ -63,9 +63,7 @@ impl Capture {
         }
         read(&std::fs::read(&self.file).expect("read the capture"))
     }
-}
 
-impl Capture {
     /// Lets it write what it has caught.
     fn end(&mut self) {
         if self.tcpdump.ended().is_none() {
@@ -74,9 +72,7 @@ impl Capture {
             self.tcpdump.wait_up_to(Duration::from_secs(5));
         }
     }
-}
 
-impl Capture {
     /// Waits until it has read all that the kernel has caught for it: an interrupted tcpdump leaves the rest unread. Asked by
     /// SIGUSR1, it says how much of both there is.
     fn drain(&mut self) {
@@ -408,18 +404,13 @@ mod tests {
         }
     }
 
-    fn server(at: u32, flags: u8, (seq, ack): (u32, u32), len: u32, window: u16) -> Segment {
-        let time = at * MS;
+    /// The server likewise, with a window.
+    fn server(at: u32, flags: u8, place: (u32, u32), len: u32, window: u16) -> Segment {
         Segment {
-            time,
             sport: PORT,
             dport: 5_000,
-            seq,
-            ack,
-            flags,
-            len,
             window,
-            ttl: 64,
+            ..client(at, flags, place, len)
         }
     }
 
