@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::calm::Trouble;
-use crate::lab::surroundings::Surroundings;
+use crate::lab::surroundings::{Journal, Surroundings};
 use crate::stage::Kind;
 
 /// Thesis, table 5.6: milliseconds with one, two, three replicas.
@@ -31,38 +29,30 @@ not against them.";
 /// The record of one day and commit.
 pub struct Record {
     surroundings: Surroundings,
-    path: PathBuf,
-    file: File,
+    journal: Journal,
 }
 
 impl Record {
     /// Goes on with the day's record, or begins it.
     pub fn open() -> Result<Self> {
         let surroundings = Surroundings::read();
-        let path = surroundings.file("failover", "jsonl").context("make bench-results")?;
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.with_context(|| format!("open {}", path.display()))?;
-        Ok(Self {
-            surroundings,
-            path,
-            file,
-        })
+        let journal = Journal::open(&surroundings, "failover")?;
+        Ok(Self { surroundings, journal })
     }
 
     /// Notes a line.
     pub fn add(&mut self, line: &Value) -> Result<()> {
-        writeln!(self.file, "{line}").context("write the record")
+        self.journal.add(line)
     }
 
     /// Makes tables and plot of all lines of the record; returns the closing line and whether all was well.
     pub fn finish(&self, beside: &str) -> Result<(String, bool)> {
-        let text = std::fs::read_to_string(&self.path).context("read the record")?;
-        let lines: Vec<Value> = text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
-        let all = Lines(lines);
+        let all = Lines(self.journal.lines()?);
         let (closing, good) = all.closing();
-        let (md, svg) = (self.path.with_extension("md"), self.path.with_extension("svg"));
+        let path = self.journal.path();
+        let (md, svg) = (path.with_extension("md"), path.with_extension("svg"));
         crate::plot::draw(&svg, &all).with_context(|| format!("draw {}", svg.display()))?;
-        let name = |path: &PathBuf| {
+        let name = |path: &Path| {
             path.file_name()
                 .map(|n| n.to_string_lossy().into_owned())
                 .unwrap_or_default()
@@ -77,7 +67,7 @@ impl Record {
             all.by_replicas(),
             all.removals(),
             all.calm(),
-            jsonl = name(&self.path),
+            jsonl = name(path),
         );
         std::fs::write(&md, markdown).with_context(|| format!("write {}", md.display()))?;
         println!("written: {} and .jsonl, .svg", md.display());

@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -12,7 +9,7 @@ use serde_json::Value;
 use crate::campaign::death::{Death, Summary};
 use crate::campaign::plan::{MASKED, NOT_YET_MASKED, Plan};
 use crate::campaign::run::Outcome;
-use crate::lab::surroundings::Surroundings;
+use crate::lab::surroundings::{Journal, Surroundings};
 
 /// What a reader must not conclude.
 const NOT_SHOWN: &str = "Namespaces on one small machine with veth links: nothing about real network cards and switches, or about more \
@@ -24,38 +21,27 @@ captures and the relays take their share of the two cores, so the pauses are lon
 /// The record of one day and commit.
 pub struct Record {
     surroundings: Surroundings,
-    path: PathBuf,
-    file: File,
+    journal: Journal,
 }
 
 impl Record {
     /// Goes on with the day's record, or begins it.
     pub fn open(name: &str) -> Result<Self> {
         let surroundings = Surroundings::read();
-        let path = surroundings.file(name, "jsonl").context("make bench-results")?;
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.with_context(|| format!("open {}", path.display()))?;
-        Ok(Self {
-            surroundings,
-            path,
-            file,
-        })
+        let journal = Journal::open(&surroundings, name)?;
+        Ok(Self { surroundings, journal })
     }
 
     /// Notes a run.
     pub fn add(&mut self, plan: &Plan, apart: bool, outcome: &Outcome) -> Result<()> {
         let mut line = outcome.to_json(plan);
         line["apart"] = apart.into();
-        writeln!(self.file, "{line}").context("write the record")
+        self.journal.add(&line)
     }
 
     /// Makes the table of all lines; returns it.
     pub fn write_table(&self) -> Result<String> {
-        let text = std::fs::read_to_string(&self.path).context("read the record")?;
-        let lines: Vec<Value> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
+        let lines = self.journal.lines()?;
         let seeds: Vec<u64> = lines
             .iter()
             .filter_map(|l| if l["apart"] == false { l["seed"].as_u64() } else { None })
@@ -71,7 +57,7 @@ impl Record {
             lines.len() - seeds.len(),
             closing(&lines)
         );
-        let path = self.path.with_extension("md");
+        let path = self.journal.path().with_extension("md");
         std::fs::write(&path, markdown).with_context(|| format!("write {}", path.display()))?;
         Ok(table)
     }

@@ -1,8 +1,13 @@
 //! Where and when something was measured, and the files that keep it: what every record in `bench-results` says of itself.
 
 use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use anyhow::Context as _;
+use serde_json::Value;
 
 /// Day, program, kernel and processor.
 #[derive(Clone, Debug)]
@@ -68,6 +73,38 @@ impl Surroundings {
 impl fmt::Display for Surroundings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Kernel {}; processor {}.", self.kernel, self.processor)
+    }
+}
+
+/// The lines of one day and commit (JSON), to which every run adds.
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Goes on with `bench-results/<name>-<date>-<commit>.jsonl`, or begins it.
+    pub fn open(surroundings: &Surroundings, name: &str) -> anyhow::Result<Self> {
+        let path = surroundings.file(name, "jsonl").context("make bench-results")?;
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.with_context(|| format!("open {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Notes a line.
+    pub fn add(&mut self, line: &Value) -> anyhow::Result<()> {
+        writeln!(self.file, "{line}").context("write the record")
+    }
+
+    /// All lines of all runs. What a run that was killed has left half written is none.
+    pub fn lines(&self) -> anyhow::Result<Vec<Value>> {
+        let text = std::fs::read_to_string(&self.path).context("read the record")?;
+        Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
     }
 }
 
