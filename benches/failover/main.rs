@@ -35,6 +35,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use calm::Trouble;
+use lab::arguments::{beside, list, number};
 use record::{Record, SIZES};
 use stage::{Kind, Stage};
 
@@ -91,9 +92,7 @@ fn fail(why: &str) -> ExitCode {
 
 impl Choice {
     fn of_environment() -> Option<Self> {
-        let said = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let list = |name| said(name).map(|text| text.split(',').map(str::to_owned).collect::<Vec<_>>());
-        let runs = said("RUNS").map_or(Some(RUNS), |text| text.parse().ok().filter(|n| *n > 0))?;
+        let runs = number("RUNS", 1, || RUNS)?;
         let kinds = match list("KINDS") {
             None => Kind::ALL.to_vec(),
             Some(names) => names
@@ -158,8 +157,7 @@ fn measure(choice: &Choice) -> anyhow::Result<bool> {
         }
     }
     progress("");
-    let beside = std::env::var("BESIDE").ok().filter(|text| !text.is_empty());
-    let (closing, good) = record.finish(&beside.unwrap_or_else(|| "nothing was noted.".into()))?;
+    let (closing, good) = record.finish(&beside())?;
     println!("{closing}");
     Ok(good)
 }

@@ -31,11 +31,14 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lab::arguments::{list, number};
 use lab::engine::{Engine, ServiceConfig};
 use lab::process::Process;
 use lab::services::{addresses, wait_until_listening};
 use lab::{Family, Lab};
 
+const USAGE: &str = "usage: make bench-rtt [ROUNDS=n] [SECONDS=n] [WAYS=routed,queue,relevo0,relevo3,relevo3-same]; ROUNDS is a whole number \
+from 3 up, SECONDS from 1 up";
 /// Bytes of a request and of its answer, as in the thesis.
 pub const MESSAGE: &str = "64";
 /// Each way has servers and a port of its own, since a machine's port belongs to one service.
@@ -65,13 +68,8 @@ pub struct Way {
 
 fn main() -> ExitCode {
     // `cargo bench` and `cargo test --benches` pass flags of their own; there is nothing to choose here.
-    let rounds = match number("ROUNDS", 11, 3) {
-        Ok(n) => n,
-        Err(usage) => return fail(&usage),
-    };
-    let seconds = match number("SECONDS", 1, 1) {
-        Ok(n) => n,
-        Err(usage) => return fail(&usage),
+    let (Some(rounds), Some(seconds)) = (number("ROUNDS", 3, || 11), number("SECONDS", 1, || 1)) else {
+        return fail(USAGE);
     };
     lab::clean_up_on_interrupt();
     let other_core = if std::thread::available_parallelism().map_or(1, usize::from) > 1 {
@@ -101,12 +99,12 @@ fn main() -> ExitCode {
     let engine = Engine::start_by(&lab, &services, &["taskset", "-c", CORE]);
     let _floor = floor::let_pass(&lab, QUEUE_PORT, CORE);
     let mut ways = ways(&lab, &services);
-    let chosen = std::env::var("WAYS").ok();
+    let chosen = list("WAYS");
     if let Some(chosen) = &chosen {
-        ways.retain(|way| chosen.split(',').any(|name| name == way.name));
+        ways.retain(|way| chosen.iter().any(|name| name == way.name));
     }
     if ways.is_empty() {
-        return fail("usage: make bench-rtt [WAYS=routed,queue,relevo0,relevo3,relevo3-same]: no such way");
+        return fail(USAGE);
     }
     println!(
         "{MESSAGE}-byte TCP ping-pong, {rounds} rounds of {seconds} s for each of {} ways",
@@ -164,18 +162,6 @@ fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> Vec<Way> {
         way("relevo3", replicas_where[0], replicas),
         way("relevo3-same", replicas_where[1], same_core),
     ]
-}
-
-fn number(name: &str, default: u64, least: u64) -> Result<u64, String> {
-    match std::env::var(name) {
-        Err(_) => Ok(default),
-        Ok(text) => match text.parse() {
-            Ok(n) if n >= least => Ok(n),
-            _ => Err(format!(
-                "usage: make bench-rtt [ROUNDS=n] [SECONDS=n]; {name} is a number from {least} up, not {text:?}"
-            )),
-        },
-    }
 }
 
 fn fail(why: &str) -> ExitCode {

@@ -28,20 +28,22 @@ mod record;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use campaign::death;
 use campaign::plan::Plan;
 use campaign::run::{Outcome, run};
+use lab::arguments::{number, seed_of_the_clock};
 use record::Record;
 
 const USAGE: &str = "usage: make campaign RUNS=n [SEED=s] or make campaign-death RUNS=n [SEED=s]; both are whole numbers, RUNS from 1 up";
 
+/// `RUNS` without a value.
+const RUNS: u64 = 20;
 /// After so many runs comes one that is counted apart.
 const APART_EVERY: u64 = 10;
 
 fn main() -> ExitCode {
-    let (Ok(runs), Ok(seed)) = (number("RUNS", || 20), number("SEED", seed_of_the_clock)) else {
+    let (Some(runs), Some(seed)) = (number("RUNS", 1, || RUNS), number("SEED", 0, seed_of_the_clock)) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if runs == 0 || seed.checked_add(runs).is_none() {
+    if seed.checked_add(runs).is_none() {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     }
@@ -72,19 +74,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A variable of the environment; `Err` if it is no number.
-fn number(name: &str, default: impl FnOnce() -> u64) -> Result<u64, std::num::ParseIntError> {
-    match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse(),
-        _ => Ok(default()),
-    }
-}
-
-fn seed_of_the_clock() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_1970.map_or(1, |d| d.as_secs() * 1_000)
 }
 
 fn faults(runs: u64, seed: u64) -> anyhow::Result<bool> {

@@ -32,8 +32,9 @@ mod record;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use lab::arguments::{number, seed_of_the_clock};
 use record::Record;
 use soak::sample::Sample;
 use soak::{Plan, Progress};
@@ -50,12 +51,12 @@ const SLACK_KIB: u64 = 4_096;
 const TELL_EVERY: u64 = 10;
 
 fn main() -> ExitCode {
-    let (Ok(minutes), Ok(seed)) = (number("MINUTES", || MINUTES), number("SEED", seed_of_the_clock)) else {
+    let (Some(minutes), Some(seed)) = (number("MINUTES", 1, || MINUTES), number("SEED", 0, seed_of_the_clock)) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
     let length = minutes.checked_mul(60).map(Duration::from_secs);
-    let Some(length) = length.filter(|length| !length.is_zero() && std::env::args().len() == 1) else {
+    let Some(length) = length.filter(|_| std::env::args().len() == 1) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
@@ -78,19 +79,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A variable of the environment; `Err` if it is no number.
-fn number(name: &str, default: impl FnOnce() -> u64) -> Result<u64, std::num::ParseIntError> {
-    match std::env::var(name) {
-        Ok(text) if !text.is_empty() => text.parse(),
-        _ => Ok(default()),
-    }
-}
-
-fn seed_of_the_clock() -> u64 {
-    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since_1970.map_or(1, |d| d.as_secs())
 }
 
 fn soak(plan: &Plan) -> anyhow::Result<bool> {

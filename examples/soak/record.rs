@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::lab::arguments::beside;
 use crate::lab::surroundings::Surroundings;
 use crate::plot;
 use crate::soak::sample::Sample;
@@ -95,12 +96,6 @@ impl Record {
         println!("written: {} and .csv, .svg", md.display());
         Ok(())
     }
-}
-
-/// `BESIDE` in the environment: what else ran on the machine.
-fn beside() -> String {
-    let said = std::env::var("BESIDE").ok().filter(|text| !text.is_empty());
-    said.unwrap_or_else(|| "nothing was noted.".to_owned())
 }
 
 /// How many there were of each fault, and how long until all machines were in service again.

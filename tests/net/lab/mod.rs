@@ -19,6 +19,7 @@
 //! Cleaning up is the business of one small shell process per lab (the [`netns::Keeper`]): it waits for the end of its standard
 //! input, which comes when the lab is dropped and also when the whole program is killed, and then removes what the lab made.
 
+pub mod arguments;
 pub mod capture;
 pub mod cluster;
 pub mod counters;
