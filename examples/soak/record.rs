@@ -13,7 +13,7 @@ use crate::lab::arguments::beside;
 use crate::lab::surroundings::Surroundings;
 use crate::plot;
 use crate::soak::sample::Sample;
-use crate::soak::{Outcome, Plan};
+use crate::soak::{Outcome, Pieces, Plan};
 
 /// What a reader must not conclude.
 const NOT_SHOWN: &str = "Namespaces on one small machine with veth links: nothing about real network cards and switches, or about more traffic than \
@@ -120,12 +120,18 @@ fn totals(outcome: &Outcome) -> String {
     let Some(last) = outcome.samples.last() else {
         return String::new();
     };
-    let (pieces, checked) = outcome.pieces;
+    let Pieces {
+        done,
+        held,
+        nobody,
+        nothing,
+    } = outcome.pieces;
     let loaded = outcome.samples.iter().take(outcome.samples.len() - 1);
     let mean = loaded.clone().map(|s| s.cpu).sum::<f64>() / loaded.len().max(1) as f64;
     let flows = loaded.map(|s| s.flows).max().unwrap_or(0);
     let mut text = format!(
-        "{pieces} pieces of work by the clients, {checked} of them found on the machines; {flows} flows at most at once; the daemon took \
+        "{done} pieces of work by the clients: {held} found on every machine that was in service all the time; for {nobody} there was no such machine; \
+         {nothing} (downloads) leave nothing there to ask for. {flows} flows at most at once; the daemon took \
          {mean:.0} % of a core on average. Its memory was {} KiB at the start, {} KiB at \
          most, {} KiB when all connections were forgotten. The bound is {} KiB more than in the first {} s, by the medians.\n\n| counter | at the end |\n|---|---|\n",
         outcome.at_start_kib,

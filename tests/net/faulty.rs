@@ -55,7 +55,9 @@ fn a_few_seconds_of_mixed_load_and_faults_lose_nothing() {
     let keep = Path::new("target/soak/test");
     let outcome = soak::run(&plan, keep, |_, _| ());
     println!("{outcome}");
+    println!("{:?}", outcome.pieces);
     assert!(!outcome.strikes.is_empty(), "no fault in {:?}", plan.length);
+    assert!(outcome.pieces.held > 0, "no machine was asked: {:?}", outcome.pieces);
     let (wrong, strikes) = (outcome.lost.1.iter().chain(&outcome.books), &outcome.strikes);
     assert!(
         outcome.is_good(),

@@ -142,8 +142,8 @@ impl Queue {
             for piece in batch {
                 match world.check(&piece) {
                     None => self.add(piece),
-                    Some(Ok(())) => {
-                        progress.checked.fetch_add(1, Ordering::Relaxed);
+                    Some(Ok(answer)) => {
+                        progress.answers(answer).fetch_add(1, Ordering::Relaxed);
                     }
                     Some(Err(wrong)) => progress.lose(format!("on the machines, {wrong}")),
                 }

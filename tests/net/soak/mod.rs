@@ -24,7 +24,7 @@ use crate::lab::wait_for;
 use fault::{Faults, Strike};
 use load::Loads;
 use sample::{Sample, Sampler};
-use world::World;
+use world::{Answer, World};
 
 /// Time between two samples.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,8 +58,12 @@ pub struct Plan {
 pub struct Progress {
     /// Pieces that the clients have finished.
     pub pieces: AtomicU64,
-    /// Pieces that the machines were asked for, and held.
-    pub checked: AtomicU64,
+    /// Pieces that machines were asked for, and held.
+    held: AtomicU64,
+    /// Pieces that no machine could be asked for: none was in service all the time.
+    nobody: AtomicU64,
+    /// Pieces that leave nothing on the machines.
+    nothing: AtomicU64,
     /// Faults so far.
     pub faults: AtomicU64,
     /// The load is to end.
@@ -75,6 +79,14 @@ impl Progress {
         wrong.0 += 1;
         if wrong.1.len() < TOLD {
             wrong.1.push(what);
+        }
+    }
+    /// Where pieces are counted by what the machines said.
+    pub fn answers(&self, answer: Answer) -> &AtomicU64 {
+        match answer {
+            Answer::Held => &self.held,
+            Answer::NobodyToAsk => &self.nobody,
+            Answer::NothingToAsk => &self.nothing,
         }
     }
     /// How much was lost.
@@ -101,6 +113,19 @@ impl Progress {
     }
 }
 
+/// How many pieces of work there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pieces {
+    /// That clients have finished, or failed in.
+    pub done: u64,
+    /// That machines were asked for, and held.
+    pub held: u64,
+    /// That no machine could be asked for.
+    pub nobody: u64,
+    /// That leave nothing on the machines.
+    pub nothing: u64,
+}
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -121,8 +146,8 @@ pub struct Outcome {
     pub strikes: Vec<Strike>,
     /// One a second.
     pub samples: Vec<Sample>,
-    /// Pieces that clients have finished, and those that machines were asked for.
-    pub pieces: (u64, u64),
+    /// Pieces of work.
+    pub pieces: Pieces,
     slack_kib: u64,
     length: Duration,
 }
@@ -238,10 +263,13 @@ fn story(
     progress.stop.store(true, Ordering::Relaxed);
     outcome.strikes = faults.join();
     loads.join();
-    outcome.pieces = (
-        progress.pieces.load(Ordering::Relaxed),
-        progress.checked.load(Ordering::Relaxed),
-    );
+    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    outcome.pieces = Pieces {
+        done: count(&progress.pieces),
+        held: count(&progress.held),
+        nobody: count(&progress.nobody),
+        nothing: count(&progress.nothing),
+    };
     for wrong in world.knock() {
         progress.lose(wrong);
     }

@@ -81,6 +81,17 @@ pub enum Proof {
     Nothing,
 }
 
+/// What came of asking the machines for a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All that could be asked hold it, and the same.
+    Held,
+    /// No machine was in service since before the piece was begun.
+    NobodyToAsk,
+    /// It leaves nothing on the machines.
+    NothingToAsk,
+}
+
 /// A piece that a client has finished.
 #[derive(Clone, Debug)]
 pub struct Piece {
@@ -246,8 +257,11 @@ impl World {
         }
     }
 
-    /// Asks all machines that were in service all the time whether they hold the piece, and makes them forget it then. `None`: not yet.
-    pub fn check(&self, piece: &Piece) -> Option<Result<(), String>> {
+    /// Asks all machines that were in service all the time whether they hold the piece, and makes all forget it then. `None`: not yet.
+    pub fn check(&self, piece: &Piece) -> Option<Result<Answer, String>> {
+        if matches!(piece.proof, Proof::Nothing) {
+            return Some(Ok(Answer::NothingToAsk));
+        }
         let status = self.status().ok()?;
         let since = *self.since.lock().expect("nobody panics with it");
         let held: Vec<(usize, Result<String, String>)> = (0..MACHINES)
@@ -256,14 +270,24 @@ impl World {
             .collect();
         if held.iter().all(|(_, h)| h.is_ok() && *h == held[0].1) {
             (0..MACHINES).for_each(|m| self.forget(&piece.proof, m));
-            return Some(Ok(()));
+            let asked = !held.is_empty();
+            return Some(Ok(if asked { Answer::Held } else { Answer::NobodyToAsk }));
         }
         (piece.done.elapsed() > QUIET).then(|| Err(format!("{:?}: {held:?}", piece.proof)))
     }
 
     fn held_by(&self, proof: &Proof, machine: usize) -> Result<String, String> {
         match proof {
-            Proof::Keys(prefix) => Ok(self.redis[machine].local(&["EVAL", KEYS, "0", prefix])),
+            Proof::Keys(prefix) => {
+                let held = self.redis[machine].local(&["EVAL", KEYS, "0", prefix]);
+                let keys = held.split(' ').next().and_then(|word| word.parse::<u64>().ok());
+                // Machines that hold nothing agree, too.
+                if keys.is_some_and(|keys| keys > 0) {
+                    Ok(held)
+                } else {
+                    Err(held)
+                }
+            }
             Proof::File(name, digest) => match digest_of(&self.nginx[machine].root().join(name)) {
                 found if found == *digest => Ok(found),
                 other => Err(other),
