@@ -66,7 +66,7 @@ bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1] [W
 	$(CARGO) bench --locked --bench rtt
 
 bench-failover: ## what a failure costs the clients [RUNS=5] [KINDS=...] [FLOWS=...] [PARTS=...]; result in bench-results
-	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,crashed] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
+	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,link-down] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
 	@scripts/deps.sh test
 	@RUNS=$(RUNS) KINDS=$(KINDS) FLOWS=$(FLOWS) PARTS=$(PARTS) $(CARGO) bench --locked --bench failover
 

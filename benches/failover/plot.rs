@@ -7,7 +7,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::record::{Lines, SIZES, ms};
-use crate::stage::Kind;
 
 const SIZE: (u32, u32) = (1_000, 640);
 /// By number of flows.
@@ -54,7 +53,8 @@ fn one(
     panel: &Panel,
     lines: &Lines,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let kinds = Kind::ALL.len();
+    let shown = lines.kinds();
+    let kinds = shown.len();
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, ("sans-serif", 14))
         .margin(8)
@@ -69,7 +69,7 @@ fn one(
         .draw()?;
     let line = [(0.0, panel.bound), (kinds as f64, panel.bound)];
     chart.draw_series(LineSeries::new(line, RGBColor(200, 60, 60)))?;
-    for (i, kind) in Kind::ALL.into_iter().enumerate() {
+    for (i, kind) in shown.into_iter().enumerate() {
         for (j, (flows, colour)) in SIZES.into_iter().zip(COLOURS).enumerate() {
             let values = ms(&lines.picked(Some(kind), None, Some(flows)), panel.column, panel.unit);
             let count = values.len().max(1) as f64;
@@ -81,7 +81,8 @@ fn one(
             });
             chart.draw_series(points)?;
         }
-        let label = kind.name().to_owned();
+        let apart = if kind.is_masked() { "" } else { " (not masked)" };
+        let label = format!("{}{apart}", kind.name());
         let at = chart.backend_coord(&(i as f64 + 0.3, panel.range.start));
         area.draw(&Text::new(
             label,
