@@ -141,7 +141,10 @@ impl Lines {
         for (replicas, thesis) in (1..).zip(THESIS_SWITCH_MS) {
             let mean = |flows| {
                 let values = ms(&self.picked(None, Some(replicas), Some(flows)), "redirect_us", 1e3);
-                format!("{:.3} ms", values.iter().sum::<f64>() / values.len().max(1) as f64)
+                if values.is_empty() {
+                    return "none".to_owned();
+                }
+                format!("{:.3} ms", values.iter().sum::<f64>() / values.len() as f64)
             };
             let [one, hundred, many] = SIZES.map(mean);
             let _ = writeln!(text, "| {replicas} | {thesis} ms | {one} | {hundred} | {many} |");
