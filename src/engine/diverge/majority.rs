@@ -61,7 +61,8 @@ impl Flow {
                 // It goes on for one that has died, and is all that the client has.
             } else if fault == Fault::Leg {
                 self.punish(cx, index);
-            } else if self.is_spokesman(compare, index) {
+            } else if first.at >= compare.own_from && self.is_spokesman(compare, index) {
+                // Below, they are the words of one that has gone.
                 self.outvote(cx, first.at);
             }
         }
@@ -75,7 +76,7 @@ impl Flow {
             };
             votes.all += 1;
             match side.first {
-                _ if index == self.original => votes.with_original += 1,
+                _ if index == self.original && at >= compare.own_from => votes.with_original += 1,
                 Some(first) if first.at == at => votes.with_leg += usize::from(first.byte == byte),
                 // It differed before: what it says here may stand in another place, and is no vote.
                 Some(first) if first.at < at => {}

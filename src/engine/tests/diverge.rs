@@ -230,6 +230,30 @@ fn of_three_the_majority_is_right() {
 }
 
 #[test]
+fn a_new_original_answers_for_its_own_words_only() {
+    for next in [1, 2] {
+        let mut t = asked(3, DivergePolicy::Ineligible);
+        says(&mut t, 0, 1, b"no!");
+        client_acks(&mut t, 4);
+        let to = machine_ref(next);
+        assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+        t.poll();
+        down(&mut t, 0);
+        // Both that are left say otherwise than the dead one: that was its fault, and neither's.
+        says(&mut t, 1, 1, b"yes");
+        says(&mut t, 2, 1, b"yes");
+        let told = events(&mut t);
+        assert_eq!(counts(&t)[..3], [2, 0, 6], "to {next}: {told:?}");
+        assert_eq!(counts(&t)[4], 0, "to {next}: both stay fit");
+        assert_eq!(
+            t.engine.stats().get(Counter::OriginalsOutvoted),
+            0,
+            "to {next}: {told:?}"
+        );
+    }
+}
+
+#[test]
 fn a_leg_that_may_not_take_over_is_compared_too() {
     let mut t = asked(2, DivergePolicy::Ineligible);
     says(&mut t, 0, 1, b"17");
