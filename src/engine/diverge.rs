@@ -42,6 +42,8 @@ pub struct Compare {
 struct Side {
     /// Everything below has been compared, or never will be.
     compared: Pos,
+    /// Where what was last passed over without being compared ends.
+    skipped_to: Pos,
     first: Option<First>,
 }
 
@@ -61,6 +63,7 @@ impl Compare {
     fn new(start: Pos, legs: usize) -> Self {
         let side = Side {
             compared: start,
+            skipped_to: start,
             first: None,
         };
         Self {
@@ -109,6 +112,7 @@ impl Side {
             cx.stats
                 .add_to(Counter::Uncompared, (to - self.compared).unsigned_abs());
             self.compared = to;
+            self.skipped_to = to;
         }
     }
 }
@@ -165,10 +169,15 @@ impl Flow {
             words_end(self.client.sent, self.fin),
         );
         let Some(compare) = &mut self.compare else { return };
-        compare.own_from = given;
         if let Some(side) = compare.sides.get_mut(old) {
+            // What it had yet to say of one before it will not be compared with that any more.
+            let others = compare.own_from.min(sent);
+            if others > side.compared {
+                side.skipped_to = others;
+            }
             side.compared = side.compared.max(sent);
         }
+        compare.own_from = given;
     }
 
     /// How far leg `index`'s output cache may be emptied when the client has acknowledged `acked`.
@@ -200,6 +209,7 @@ impl Flow {
         let mut compare = self.compare.take()?;
         let fresh = Side {
             compared: compare.given.base(),
+            skipped_to: compare.given.base(),
             first: None,
         };
         compare.sides.resize(self.legs.len(), fresh);
@@ -272,7 +282,9 @@ impl Flow {
     /// Compares what is whole, and returns where it first differs, and by which byte.
     fn compare_words(&self, cx: &mut Context, compare: &mut Compare, index: usize) -> Option<(Pos, Option<u8>)> {
         let (leg, side) = (&self.legs[index], &mut compare.sides[index]);
-        side.skip_to(leg.cache.base().min(compare.given.next()), cx);
+        // Of a leg that is finished, what is missing may have been forgotten on both sides.
+        let kept = leg.cache.base().min(compare.given.next()).max(compare.given.base());
+        side.skip_to(kept, cx);
         let limit = if index == self.original {
             compare.own_from
         } else {

@@ -254,6 +254,26 @@ fn a_new_original_answers_for_its_own_words_only() {
 }
 
 #[test]
+fn one_whose_words_nobody_knows_has_no_vote() {
+    let mut t = asked(4, DivergePolicy::Ineligible);
+    says(&mut t, 0, 1, b"abcd");
+    ends(&mut t, 0, 5);
+    // What the second machine says of the second byte is lost on the way to the engine.
+    says(&mut t, 1, 1, b"a");
+    says(&mut t, 1, 3, b"cd");
+    ends(&mut t, 1, 5);
+    client_acks(&mut t, 6);
+    assert_eq!(counts(&t), [0, 0, 0, 1, 0]);
+    // The two others agree: against the original alone, they are the majority.
+    says(&mut t, 2, 1, b"aXcd");
+    assert_eq!(t.engine.stats().get(Counter::OriginalsOutvoted), 0, "one against one");
+    says(&mut t, 3, 1, b"aXcd");
+    let told = events(&mut t);
+    assert_eq!(t.engine.stats().get(Counter::OriginalsOutvoted), 1, "{told:?}");
+    assert_eq!(counts(&t), [2, 0, 2, 1, 0], "both stay fit");
+}
+
+#[test]
 fn a_leg_that_may_not_take_over_is_compared_too() {
     let mut t = asked(2, DivergePolicy::Ineligible);
     says(&mut t, 0, 1, b"17");

@@ -25,9 +25,9 @@ pub const MS: Micros = spec::MILLISECOND;
 /// The client's first sequence number.
 pub const CLIENT_ISN: Seq = Seq(u32::MAX - 2);
 /// The machines' first sequence numbers.
-pub const ISN: [Seq; 3] = [Seq(u32::MAX - 1), Seq(1_000), Seq(u32::MAX - 500)];
+pub const ISN: [Seq; 4] = [Seq(u32::MAX - 1), Seq(1_000), Seq(u32::MAX - 500), Seq(7)];
 /// What each machine's clock shows when the dialogue begins.
-pub const CLOCK: [u32; 3] = [u32::MAX - 10, 5_000, u32::MAX - 3];
+pub const CLOCK: [u32; 4] = [u32::MAX - 10, 5_000, u32::MAX - 3, 90];
 /// What the client's clock shows when the dialogue begins.
 pub const CLIENT_CLOCK: u32 = u32::MAX - 5;
 
@@ -65,7 +65,7 @@ pub struct Heard {
     pub ts: Option<(u32, u32)>,
 }
 
-/// A client, an engine and three machines around a table.
+/// A client, an engine and up to four machines around a table.
 pub struct Talk {
     /// The engine.
     pub engine: Engine,
@@ -231,7 +231,9 @@ impl Talk {
         let (own, other) = if p.dst == client() {
             (ISN[0], CLIENT_ISN)
         } else {
-            let i = (0..3).find(|i| machine(*i) == p.dst).expect("to somebody at the table");
+            let i = (0..ISN.len())
+                .find(|i| machine(*i) == p.dst)
+                .expect("to somebody at the table");
             (CLIENT_ISN, ISN[i])
         };
         let heard = Heard {
