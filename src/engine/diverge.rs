@@ -13,7 +13,7 @@ mod majority;
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::{LegState, Mode};
+use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, length, span, words_end};
 use super::spec::MachineRef;
 use super::stream::{Budget, Stream};
@@ -85,23 +85,26 @@ impl Compare {
     }
 
     /// Keeps what the client is given; what a slow leg has yet to say makes room where a limit is reached.
-    fn keep(&mut self, at: Pos, bytes: &[u8], limit: usize, cx: &mut Context) {
+    fn keep(&mut self, legs: &[Leg], at: Pos, bytes: &[u8], limit: usize, cx: &mut Context) {
         if self.given.store(at, bytes, limit, &mut cx.budget) {
             return;
         }
         let end = at + span(bytes.len());
         let room = span(self.given.capacity().min(limit));
         let base = if room < span(bytes.len()) { end } else { end - room };
-        self.give_up_below(base, cx);
+        self.give_up_below(legs, base, cx);
         if !self.given.store(at, bytes, limit, &mut cx.budget) {
-            self.give_up_below(end, cx);
+            self.give_up_below(legs, end, cx);
         }
     }
 
-    fn give_up_below(&mut self, base: Pos, cx: &mut Context) {
+    fn give_up_below(&mut self, legs: &[Leg], base: Pos, cx: &mut Context) {
         self.given.advance(base);
-        for side in &mut self.sides {
-            side.skip_to(base, cx);
+        for (side, leg) in self.sides.iter_mut().zip(legs) {
+            // One that is gone will say no more.
+            if leg.state != LegState::Gone {
+                side.skip_to(base, cx);
+            }
         }
     }
 }
@@ -135,7 +138,7 @@ impl Flow {
             let leg = &mut self.legs[self.original];
             leg.cache.store(at, &bytes[..known], limit, &mut cx.budget);
         }
-        compare.keep(at, bytes, limit, cx);
+        compare.keep(&self.legs, at, bytes, limit, cx);
     }
 
     /// It begins with what the client has not acknowledged: all of that is still to be said, or to be said again, by the original. How
@@ -156,9 +159,9 @@ impl Flow {
         let limit = self.buffer_limit(cx);
         let Some(compare) = &mut self.compare else { return };
         let (first, second) = self.legs[self.original].cache.slices(from, length(to - from));
-        compare.keep(from, first, limit, cx);
+        compare.keep(&self.legs, from, first, limit, cx);
         if !second.is_empty() {
-            compare.keep(from + span(first.len()), second, limit, cx);
+            compare.keep(&self.legs, from + span(first.len()), second, limit, cx);
         }
     }
 
@@ -217,7 +220,7 @@ impl Flow {
     }
 
     fn is_comparable(&self) -> bool {
-        let others = |(i, leg): (usize, &super::leg::Leg)| i != self.original && leg.state != LegState::Gone;
+        let others = |(i, leg): (usize, &Leg)| i != self.original && leg.state != LegState::Gone;
         !self.client.has_left
             && !matches!(self.state, FlowState::Reset { .. })
             && self.legs.iter().enumerate().any(others)

@@ -323,6 +323,22 @@ fn beyond_its_bound_a_late_leg_is_not_compared_and_that_is_counted() {
 }
 
 #[test]
+fn what_a_dead_machine_has_not_said_is_not_counted() {
+    let mut spec = spec(3);
+    spec.limits.flow_buffer = 4_096;
+    spec.services[0].max_lag = MaxLag::Unlimited;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(3);
+    t.client(words(1, 1, b"GET a\r\n"));
+    down(&mut t, 2);
+    for piece in 0..10 {
+        says(&mut t, 0, 1 + 1_000 * piece, &[b'a'; 1_000]);
+        client_acks(&mut t, 1_001 + 1_000 * piece);
+    }
+    assert_eq!(counts(&t)[3], 10_000 - 4_096, "of the one that lives");
+}
+
+#[test]
 fn idle_flows_hold_no_memory_for_it() {
     let mut t = asked(2, DivergePolicy::Warn);
     for i in [1, 0] {
