@@ -83,37 +83,20 @@ impl Compare {
     pub fn release(&mut self, budget: &mut Budget) {
         self.given.release(budget);
     }
-
-    /// Keeps what the client is given; what a slow leg has yet to say makes room where a limit is reached.
-    fn keep(&mut self, legs: &[Leg], at: Pos, bytes: &[u8], limit: usize, cx: &mut Context) {
-        if self.given.store(at, bytes, limit, &mut cx.budget) {
-            return;
-        }
-        let end = at + span(bytes.len());
-        let room = span(self.given.capacity().min(limit));
-        let base = if room < span(bytes.len()) { end } else { end - room };
-        self.give_up_below(legs, base, cx);
-        if !self.given.store(at, bytes, limit, &mut cx.budget) {
-            self.give_up_below(legs, end, cx);
-        }
-    }
-
-    fn give_up_below(&mut self, legs: &[Leg], base: Pos, cx: &mut Context) {
-        self.given.advance(base);
-        for (side, leg) in self.sides.iter_mut().zip(legs) {
-            // One that is gone will say no more.
-            if leg.state != LegState::Gone {
-                side.skip_to(base, cx);
-            }
-        }
-    }
 }
 
 impl Side {
+    fn is_of_other_length(&self) -> bool {
+        self.first.is_some_and(|first| first.length)
+    }
+
     fn skip_to(&mut self, to: Pos, cx: &mut Context) {
         if to > self.compared {
-            cx.stats
-                .add_to(Counter::Uncompared, (to - self.compared).unsigned_abs());
+            // The positions of a leg of another length are not the client's: nothing could be compared there.
+            if !self.is_of_other_length() {
+                cx.stats
+                    .add_to(Counter::Uncompared, (to - self.compared).unsigned_abs());
+            }
             self.compared = to;
             self.skipped_to = to;
         }
@@ -131,14 +114,58 @@ impl Flow {
         }
         self.open_comparison();
         let limit = self.buffer_limit(cx);
-        let Some(compare) = &mut self.compare else { return };
+        let Some(mut compare) = self.compare.take() else {
+            return;
+        };
         if at < compare.own_from && self.legs[self.original].mode == Mode::Relayed {
             // It took over, and says what the client has had of another: that is compared, too.
             let known = bytes.len().min(length(compare.own_from - at));
             let leg = &mut self.legs[self.original];
             leg.cache.store(at, &bytes[..known], limit, &mut cx.budget);
         }
-        compare.keep(&self.legs, at, bytes, limit, cx);
+        self.keep_given(cx, &mut compare, at, bytes);
+        self.compare = Some(compare);
+    }
+
+    /// Keeps what the client is given; what a slow leg has yet to say makes room where a limit is reached. Where the shard is short of
+    /// memory nothing is kept: it would close the windows of everybody (R5).
+    fn keep_given(&self, cx: &mut Context, compare: &mut Compare, at: Pos, bytes: &[u8]) {
+        let (end, limit) = (at + span(bytes.len()), self.buffer_limit(cx));
+        if cx.budget.is_short() {
+            self.give_up(cx, compare);
+            self.give_up_below(cx, compare, end);
+            return;
+        }
+        if compare.given.store(at, bytes, limit, &mut cx.budget) {
+            return;
+        }
+        let room = span(compare.given.capacity().min(limit));
+        let base = if room < span(bytes.len()) { end } else { end - room };
+        self.give_up_below(cx, compare, base);
+        if !compare.given.store(at, bytes, limit, &mut cx.budget) {
+            self.give_up_below(cx, compare, end);
+        }
+    }
+
+    /// Gives up all that has not been compared yet, and the memory.
+    fn give_up(&self, cx: &mut Context, compare: &mut Compare) {
+        while compare.given.has_islands() {
+            compare.given.skip_hole(Pos::MAX);
+        }
+        self.give_up_below(cx, compare, compare.given.next());
+        compare.release(&mut cx.budget);
+    }
+
+    fn give_up_below(&self, cx: &mut Context, compare: &mut Compare, base: Pos) {
+        compare.given.advance(base);
+        for (index, (side, leg)) in compare.sides.iter_mut().zip(&self.legs).enumerate() {
+            // One that is gone will say no more, and the original's own words are what is given.
+            if index == self.original {
+                side.skip_to(base.min(compare.own_from), cx);
+            } else if leg.state != LegState::Gone {
+                side.skip_to(base, cx);
+            }
+        }
     }
 
     /// It begins with what the client has not acknowledged: all of that is still to be said, or to be said again, by the original. How
@@ -156,13 +183,15 @@ impl Flow {
             return;
         }
         self.open_comparison();
-        let limit = self.buffer_limit(cx);
-        let Some(compare) = &mut self.compare else { return };
+        let Some(mut compare) = self.compare.take() else {
+            return;
+        };
         let (first, second) = self.legs[self.original].cache.slices(from, length(to - from));
-        compare.keep(&self.legs, from, first, limit, cx);
+        self.keep_given(cx, &mut compare, from, first);
         if !second.is_empty() {
-            compare.keep(&self.legs, from + span(first.len()), second, limit, cx);
+            self.keep_given(cx, &mut compare, from + span(first.len()), second);
         }
+        self.compare = Some(compare);
     }
 
     /// Another leg takes the place of leg `old` (R12): what the client has had so far were the old one's words.
@@ -186,8 +215,14 @@ impl Flow {
     /// How far leg `index`'s output cache may be emptied when the client has acknowledged `acked`.
     #[must_use]
     pub fn cache_floor(&self, index: usize, acked: Pos) -> Pos {
+        match &self.compare {
+            Some(compare) => self.cache_floor_of(compare, index, acked),
+            None => words_end(acked, self.fin),
+        }
+    }
+
+    fn cache_floor_of(&self, compare: &Compare, index: usize, acked: Pos) -> Pos {
         let acked = words_end(acked, self.fin);
-        let Some(compare) = &self.compare else { return acked };
         match compare.sides.get(index) {
             Some(side) if index != self.original || side.compared < compare.own_from => acked.min(side.compared),
             _ => acked,
@@ -240,14 +275,18 @@ impl Flow {
         }
         self.judge_differences(cx, &mut compare);
         self.drop_compared(&mut compare);
+        if cx.budget.is_short() {
+            self.give_up(cx, &mut compare);
+        }
         self.compare = Some(compare);
     }
 
-    /// What all have been compared with is needed no more.
+    /// What all have been compared with is needed no more. One of another length will not say it.
     fn drop_compared(&self, compare: &mut Compare) {
         let given = compare.given.next();
-        let others = self.legs.iter().zip(&compare.sides).filter(|(leg, _)| leg.counts());
-        let needed = others.map(|(_, side)| side.compared).min().unwrap_or(given);
+        let live = self.legs.iter().zip(&compare.sides);
+        let live = live.filter(|(leg, side)| leg.counts() && !side.is_of_other_length());
+        let needed = live.map(|(_, side)| side.compared).min().unwrap_or(given);
         compare.given.advance(needed.min(given));
     }
 
@@ -278,7 +317,7 @@ impl Flow {
         if let Some((at, byte)) = found.or(ends) {
             self.note_difference(cx, compare, index, (at, byte), ends.is_some());
         }
-        let floor = self.client.acked.min(compare.sides[index].compared);
+        let floor = self.cache_floor_of(compare, index, self.client.acked);
         self.legs[index].cache.advance(floor);
     }
 
@@ -321,7 +360,7 @@ impl Flow {
     /// Where the output of leg `index` ends before the original's, or goes on after its end, and what it says there.
     fn other_end(&self, compare: &Compare, index: usize) -> Option<(Pos, Option<u8>)> {
         let (leg, side) = (&self.legs[index], &compare.sides[index]);
-        if side.first.is_some_and(|first| first.length) || mutant::is(Mutation::LengthsUnseen) {
+        if side.is_of_other_length() || mutant::is(Mutation::LengthsUnseen) {
             return None;
         }
         let shorter = leg.fin.filter(|fin| *fin < compare.given.next());
@@ -421,6 +460,12 @@ impl Flow {
                 // It has heard all that the original has, and has said more or less.
                 self.note_difference(cx, &mut compare, index, (first.at, first.byte), true);
             }
+            compare.sides[index].skip_to(given, cx);
+            let floor = self.cache_floor_of(&compare, index, self.client.acked);
+            self.legs[index].cache.advance(floor);
+        }
+        if cx.budget.is_short() {
+            self.give_up(cx, &mut compare);
         }
         self.drop_compared(&mut compare);
         if compare.given.base() == given && !compare.given.has_islands() {
