@@ -33,7 +33,7 @@ pub struct Compare {
     given: Stream,
     /// Below this, `given` may hold the words of an earlier original.
     own_from: Pos,
-    /// By index of the flow's legs.
+    /// By index of the flow's legs: a leg is added only while the client has not proved itself (R1), when nothing is compared yet.
     sides: Vec<Side>,
 }
 
@@ -201,14 +201,13 @@ impl Flow {
             words_end(self.client.sent, self.fin),
         );
         let Some(compare) = &mut self.compare else { return };
-        if let Some(side) = compare.sides.get_mut(old) {
-            // What it had yet to say of one before it will not be compared with that any more.
-            let others = compare.own_from.min(sent);
-            if others > side.compared {
-                side.skipped_to = others;
-            }
-            side.compared = side.compared.max(sent);
+        let side = &mut compare.sides[old];
+        // What it had yet to say of one before it will not be compared with that any more.
+        let others = compare.own_from.min(sent);
+        if others > side.compared {
+            side.skipped_to = others;
         }
+        side.compared = side.compared.max(sent);
         compare.own_from = given;
     }
 
@@ -223,9 +222,11 @@ impl Flow {
 
     fn cache_floor_of(&self, compare: &Compare, index: usize, acked: Pos) -> Pos {
         let acked = words_end(acked, self.fin);
-        match compare.sides.get(index) {
-            Some(side) if index != self.original || side.compared < compare.own_from => acked.min(side.compared),
-            _ => acked,
+        let compared = compare.sides[index].compared;
+        if index == self.original && compared >= compare.own_from {
+            acked
+        } else {
+            acked.min(compared)
         }
     }
 
@@ -242,18 +243,6 @@ impl Flow {
         (leg.eligible && !self.is_over()) || compared
     }
 
-    /// The comparison, with a side for every leg.
-    fn take_comparison(&mut self) -> Option<Box<Compare>> {
-        let mut compare = self.compare.take()?;
-        let fresh = Side {
-            compared: compare.given.base(),
-            skipped_to: compare.given.base(),
-            first: None,
-        };
-        compare.sides.resize(self.legs.len(), fresh);
-        Some(compare)
-    }
-
     fn is_comparable(&self) -> bool {
         let others = |(i, leg): (usize, &Leg)| i != self.original && leg.state != LegState::Gone;
         !self.client.has_left
@@ -263,7 +252,7 @@ impl Flow {
 
     /// Compares what has come since the last time.
     pub fn compare(&mut self, cx: &mut Context) {
-        let Some(mut compare) = self.take_comparison() else {
+        let Some(mut compare) = self.compare.take() else {
             return;
         };
         if !self.is_comparable() {
@@ -419,7 +408,7 @@ impl Flow {
     /// that before it was asked, its answers have another length. Pipelining clients don't wait for the end of an answer: there the
     /// rule may take a leg for longer that is merely faster, and has differed already.
     pub fn note_turn(&mut self, cx: &mut Context, u: Pos, v: Pos) {
-        let Some(mut compare) = self.take_comparison() else {
+        let Some(mut compare) = self.compare.take() else {
             return;
         };
         if v == self.client.sent && self.original().acked() == u {
@@ -441,7 +430,7 @@ impl Flow {
 
     /// Nothing was said for a while: what has not come by now will not come, and what is not needed is given back.
     pub fn rest_comparison(&mut self, cx: &mut Context) {
-        let Some(mut compare) = self.take_comparison() else {
+        let Some(mut compare) = self.compare.take() else {
             return;
         };
         let given = compare.given.next();

@@ -71,9 +71,10 @@ impl Flow {
     fn votes(&self, compare: &Compare, at: Pos, byte: Option<u8>) -> Votes {
         let mut votes = Votes::default();
         for (index, leg) in self.legs.iter().enumerate() {
-            let Some(side) = compare.sides.get(index).filter(|_| leg.state != LegState::Gone) else {
+            let side = &compare.sides[index];
+            if leg.state == LegState::Gone {
                 continue;
-            };
+            }
             let is_its_word = index == self.original && at >= compare.own_from;
             if !is_its_word && side.first.is_none() && at < side.skipped_to {
                 // What it said here, nobody knows.
