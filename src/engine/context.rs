@@ -16,8 +16,10 @@ use std::net::SocketAddr;
 /// Strangers and the fenced that are answered in one poll; more are not. What is owed to flows of our own is not limited: each can
 /// be owed a RST for the client and one for each leg, once.
 const MAX_ANSWERS: usize = 256;
-/// Events that may wait for the coordinator; more are forgotten, the evidence comes again.
+/// Events that may wait for the coordinator; more are forgotten. A suspicion comes again with the next evidence, an eviction does not.
 const MAX_EVENTS: usize = 1_024;
+/// When so many wait, what is only for people to read (R17) is forgotten, so that it does not crowd out the others; it is counted besides.
+const MAX_TOLD: usize = MAX_EVENTS / 2;
 
 /// A RST or a bare ACK owed to somebody outside any flow.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +129,11 @@ impl Context {
     }
 
     pub fn event(&mut self, event: Event) {
-        if self.events.len() < MAX_EVENTS {
+        let room = match event {
+            Event::Diverged { .. } | Event::Outvoted { .. } => MAX_TOLD,
+            Event::Suspect { .. } | Event::Evict { .. } | Event::Expel { .. } => MAX_EVENTS,
+        };
+        if self.events.len() < room {
             self.events.push_back(event);
         }
     }

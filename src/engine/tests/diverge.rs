@@ -569,3 +569,21 @@ fn what_is_given_out_of_a_cache_after_a_rest_is_compared() {
     );
     assert_eq!(counts(&t), [1, 0, 1, 0, 0]);
 }
+
+#[test]
+fn what_is_for_people_leaves_room_for_what_is_said_once() {
+    let mut cx = context::Context::new(spec(2));
+    let outvoted = Event::Outvoted {
+        machine: machine_ref(0),
+        client: client(),
+        offset: 0,
+    };
+    for _ in 0..2_000 {
+        cx.event(outvoted);
+    }
+    let evict = Event::Expel {
+        machine: machine_ref(1),
+    };
+    cx.event(evict);
+    assert_eq!(cx.events.back(), Some(&evict));
+}
