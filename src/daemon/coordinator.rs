@@ -232,14 +232,8 @@ impl Coordinator {
                 }
                 Notice::Event {
                     at,
-                    event: Event::Evict { machine },
-                } => {
-                    self.take_down(machine, State::Evicted, Reason::ReplicaTimeout, at, None);
-                }
-                Notice::Event {
-                    at,
-                    event: Event::Expel { machine },
-                } => self.take_down(machine, State::Evicted, Reason::Divergence, at, None),
+                    event: Event::Evict { machine, reason },
+                } => self.take_down(machine, State::Evicted, reason, at, None),
                 Notice::Event {
                     at,
                     event: Event::Diverged { machine, difference },

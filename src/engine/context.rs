@@ -131,7 +131,7 @@ impl Context {
     pub fn event(&mut self, event: Event) {
         let room = match event {
             Event::Diverged { .. } | Event::Outvoted { .. } => MAX_TOLD,
-            Event::Suspect { .. } | Event::Evict { .. } | Event::Expel { .. } => MAX_EVENTS,
+            Event::Suspect { .. } | Event::Evict { .. } => MAX_EVENTS,
         };
         if self.events.len() < room {
             self.events.push_back(event);
@@ -144,13 +144,17 @@ impl Context {
             .get_mut(usize::from(id.machine.0))
     }
 
+    /// A leg of this machine differs.
     pub fn note_diverged(&mut self, machine: MachineRef) {
+        self.stats.count(Counter::LegsDiverged);
         if let Some(diverged) = self.diverged_mut(machine) {
             diverged.legs += 1;
         }
     }
 
+    /// This machine, as the original, was outvoted.
     pub fn note_outvoted(&mut self, machine: MachineRef) {
+        self.stats.count(Counter::OriginalsOutvoted);
         if let Some(diverged) = self.diverged_mut(machine) {
             diverged.outvoted += 1;
         }
@@ -161,6 +165,11 @@ impl Context {
             machine: MachineRef { service, machine },
             reason,
         });
+    }
+
+    /// All shards are to take this machine out.
+    pub fn evict(&mut self, machine: MachineRef, reason: Reason) {
+        self.event(Event::Evict { machine, reason });
     }
 
     pub fn answer(&mut self, answer: Answer) {

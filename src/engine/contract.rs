@@ -92,10 +92,13 @@ pub enum Event {
         /// Why.
         reason: Reason,
     },
-    /// A replica held a client up too long: all shards are to be told by [`Command::Down`].
+    /// A replica held a client up too long (R15), or R17's policy is to take this machine out: all shards are to be told by
+    /// [`Command::Down`].
     Evict {
         /// Who.
         machine: MachineRef,
+        /// Why.
+        reason: Reason,
     },
     /// A leg differs for the first time (R17); for people to read.
     Diverged {
@@ -112,11 +115,6 @@ pub enum Event {
         client: SocketAddr,
         /// As in [`Difference::offset`].
         offset: u64,
-    },
-    /// R17's policy is to take this machine out: all shards are to be told by [`Command::Down`].
-    Expel {
-        /// Who.
-        machine: MachineRef,
     },
 }
 

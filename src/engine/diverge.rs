@@ -15,7 +15,6 @@ use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, length, span, words_end};
-use super::spec::MachineRef;
 use super::stream::{Budget, Stream};
 use super::{Counter, Event};
 use crate::mutant::{self, Mutation};
@@ -370,12 +369,9 @@ impl Flow {
         (at, byte): (Pos, Option<u8>),
         length: bool,
     ) {
-        let leg = &mut self.legs[index];
         if length {
             cx.stats.count(Counter::LengthsDiverged);
-            if std::mem::take(&mut leg.eligible) {
-                cx.stats.count(Counter::LegsIneligible);
-            }
+            self.disqualify(index, &mut cx.stats);
         }
         if let Some(first) = &mut compare.sides[index].first {
             first.length |= length;
@@ -387,11 +383,7 @@ impl Flow {
             length,
             judged: false,
         });
-        cx.stats.count(Counter::LegsDiverged);
-        let machine = MachineRef {
-            service: self.service,
-            machine: leg.machine,
-        };
+        let machine = self.machine_ref(index);
         cx.note_diverged(machine);
         let difference = Difference::between(
             self.client.addr,

@@ -5,7 +5,8 @@ use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, pos_of, seq_of};
 use super::rare::{Rare, Resting};
 use super::sendbuf::SendBuffer;
-use super::spec::{MachineId, Micros, ServiceId};
+use super::spec::{MachineId, MachineRef, Micros, ServiceId};
+use super::stats::{Counter, Stats};
 use super::stream::Budget;
 use crate::wire::{Options, SackBlocks, Seq, Timestamps};
 use std::net::SocketAddr;
@@ -233,6 +234,20 @@ impl Flow {
         let leg = self.original();
         let behind = !leg.is_open() || leg.acked() < self.recover_to || leg.sent < self.client.sent;
         leg.mode == Mode::Relayed && behind && !self.is_over() && !self.is_half_open()
+    }
+    /// The machine whose leg is `index`.
+    #[must_use]
+    pub fn machine_ref(&self, index: usize) -> MachineRef {
+        MachineRef {
+            service: self.service,
+            machine: self.legs[index].machine,
+        }
+    }
+    /// Leg `index` must not take over, from now on.
+    pub fn disqualify(&mut self, index: usize, stats: &mut Stats) {
+        if std::mem::take(&mut self.legs[index].eligible) {
+            stats.count(Counter::LegsIneligible);
+        }
     }
     /// Takes a leg out of the flow and frees what it held.
     pub fn drop_leg(&mut self, index: usize, budget: &mut Budget) {

@@ -8,7 +8,7 @@ use super::outbox::Outbox;
 use super::pos::{Pos, length};
 use super::sender::{Plan, Supply};
 use super::spec::{Micros, ServiceSpec};
-use super::{Counter, Event, MachineRef};
+use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
 use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps};
 
@@ -55,15 +55,9 @@ impl Flow {
         // Where nobody else can go on, it is asked on: the flow's own limits end that.
         let spare = index != self.original || self.has_heir(cx);
         if spare && self.legs[index].sender.rtt.backoffs() >= SYN_TRIES {
-            let machine = self.legs[index].machine;
             cx.stats.count(Counter::LegsEvicted);
             self.drop_leg(index, &mut cx.budget);
-            cx.event(Event::Evict {
-                machine: MachineRef {
-                    service: self.service,
-                    machine,
-                },
-            });
+            cx.evict(self.machine_ref(index), Reason::ReplicaTimeout);
             if index == self.original && !self.is_over() {
                 self.replace_original(cx, now);
             }

@@ -10,7 +10,7 @@ use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, span};
 use super::sender::Expiry;
 use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
-use super::{Counter, Event, MachineRef, Reason};
+use super::{Counter, Reason};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
 const ASK_FLOOR: Micros = 5 * MILLISECOND;
@@ -191,23 +191,18 @@ impl Flow {
                 leg.unbound = true;
                 leg.set_blocked(None, 0);
                 cx.stats.count(Counter::CausalityReleases);
-                if std::mem::take(&mut leg.eligible) {
-                    cx.stats.count(Counter::LegsIneligible);
-                }
+                self.disqualify(index, &mut cx.stats);
             } else if now >= asks_at(leg, since) {
                 leg.waits.wake().asked_at = now;
                 leg.probe_due = leg.is_open();
             }
         }
+        let leg = &self.legs[index];
         let held = leg.waits.holding_since.map(|at| at.max(leg.progress_at) + timeout);
         if held.is_some_and(|at| now >= at) {
-            let machine = MachineRef {
-                service: self.service,
-                machine: leg.machine,
-            };
             cx.stats.count(Counter::LegsEvicted);
             self.drop_leg(index, &mut cx.budget);
-            cx.event(Event::Evict { machine });
+            cx.evict(self.machine_ref(index), Reason::ReplicaTimeout);
         }
     }
 }

@@ -277,7 +277,7 @@ impl Table {
         let next = self.engine.next_deadline();
         assert!(next.is_none_or(|at| at > self.now), "a deadline that has passed");
         while let Some(event) = self.engine.take_event() {
-            if let Event::Evict { machine } | Event::Expel { machine } = event {
+            if let Event::Evict { machine, .. } = event {
                 self.command(Command::Down { machine });
             }
         }

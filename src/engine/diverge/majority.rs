@@ -4,8 +4,8 @@ use super::super::context::Context;
 use super::super::flow::Flow;
 use super::super::leg::LegState;
 use super::super::pos::Pos;
-use super::super::spec::{DivergePolicy, MachineRef};
-use super::super::{Counter, Event};
+use super::super::spec::DivergePolicy;
+use super::super::{Event, Reason};
 use super::Compare;
 
 /// Whose fault a difference is.
@@ -100,30 +100,15 @@ impl Flow {
     }
 
     fn punish(&mut self, cx: &mut Context, index: usize) {
-        let leg = &mut self.legs[index];
         match cx.service(self.service).diverge {
             DivergePolicy::Off | DivergePolicy::Warn => {}
-            DivergePolicy::Ineligible => {
-                if std::mem::take(&mut leg.eligible) {
-                    cx.stats.count(Counter::LegsIneligible);
-                }
-            }
-            DivergePolicy::Evict => {
-                let machine = MachineRef {
-                    service: self.service,
-                    machine: leg.machine,
-                };
-                cx.event(Event::Expel { machine });
-            }
+            DivergePolicy::Ineligible => self.disqualify(index, &mut cx.stats),
+            DivergePolicy::Evict => cx.evict(self.machine_ref(index), Reason::Divergence),
         }
     }
 
     fn outvote(&mut self, cx: &mut Context, at: Pos) {
-        let machine = MachineRef {
-            service: self.service,
-            machine: self.original().machine,
-        };
-        cx.stats.count(Counter::OriginalsOutvoted);
+        let machine = self.machine_ref(self.original);
         cx.note_outvoted(machine);
         cx.event(Event::Outvoted {
             machine,
@@ -131,7 +116,7 @@ impl Flow {
             offset: (at - 1).unsigned_abs(),
         });
         if cx.service(self.service).diverge == DivergePolicy::Evict {
-            cx.event(Event::Expel { machine });
+            cx.evict(machine, Reason::Divergence);
         }
     }
 }

@@ -131,7 +131,7 @@ fn a_late_replica_is_compared_with_what_the_client_has_long_had() {
 
 #[test]
 fn the_policy_decides_over_the_leg() {
-    for (policy, ineligible, expelled) in [
+    for (policy, ineligible, evicted) in [
         (DivergePolicy::Off, 0, false),
         (DivergePolicy::Warn, 0, false),
         (DivergePolicy::Ineligible, 1, false),
@@ -147,8 +147,11 @@ fn the_policy_decides_over_the_leg() {
             [u64::from(!off), 0, if off { 0 } else { 2 }, 0, ineligible],
             "{policy:?}"
         );
-        let expel = |e: &Event| matches!(e, Event::Expel { machine } if machine.machine == MachineId(1));
-        assert_eq!(events.iter().any(expel), expelled, "{policy:?}: {events:?}");
+        let evict = Event::Evict {
+            machine: machine_ref(1),
+            reason: Reason::Divergence,
+        };
+        assert_eq!(events.contains(&evict), evicted, "{policy:?}: {events:?}");
         assert_eq!(down(&mut t, 0).lost, usize::from(ineligible == 1), "{policy:?}");
     }
 }
@@ -581,8 +584,9 @@ fn what_is_for_people_leaves_room_for_what_is_said_once() {
     for _ in 0..2_000 {
         cx.event(outvoted);
     }
-    let evict = Event::Expel {
+    let evict = Event::Evict {
         machine: machine_ref(1),
+        reason: Reason::Divergence,
     };
     cx.event(evict);
     assert_eq!(cx.events.back(), Some(&evict));

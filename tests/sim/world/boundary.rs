@@ -126,7 +126,11 @@ impl<G: Gateway> World<G> {
             self.engine.poll(self.now, &mut self.outbox);
             let events: Vec<Event> = std::iter::from_fn(|| self.engine.take_event()).collect();
             for event in &events {
-                if let Event::Evict { machine } = event {
+                if let Event::Evict {
+                    machine,
+                    reason: Reason::ReplicaTimeout,
+                } = event
+                {
                     // The flow that evicts a leg may release its client at once; the other flows hear of it by command.
                     self.observer.evicted(usize::from(machine.machine.0));
                 }
@@ -146,7 +150,7 @@ impl<G: Gateway> World<G> {
                     Event::Outvoted { .. } => {
                         ensure!(false, "R17", "{event:?}, although nobody agrees with the odd one");
                     }
-                    Event::Evict { machine } | Event::Expel { machine } => {
+                    Event::Evict { machine, .. } => {
                         self.summary.evictions += 1;
                         self.down(machine)?;
                     }
