@@ -23,4 +23,5 @@ pub mod engine;
 pub mod host;
 #[doc(hidden)]
 pub mod mutant;
+mod variants;
 pub mod wire;

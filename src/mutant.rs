@@ -2,100 +2,68 @@
 //!
 //! Without the feature `mutants` the question [`is`] is the constant `false`, and nothing of this is left in the binary.
 
-/// One rule of the design, and how it is broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutation {
-    /// R4: the client is told one byte more than a replica allows.
-    CommitOffByOne,
-    /// R4: replicas don't count.
-    CommitIgnoresReplicas,
-    /// I5: an old number of the original takes an acknowledgement back.
-    AckBackwards,
-    /// R5: the window is given in bytes, whatever the scale promised.
-    WindowUnscaled,
-    /// R5: only the original's window counts.
-    WindowIgnoresReplicas,
-    /// R6: acknowledgements that say nothing new are passed on.
-    FalseNews,
-    /// R7: what a replica has sent is acknowledged before the client has it.
-    GhostAcksTooFar,
-    /// I4: what the client has acknowledged is acknowledged to machines that have not sent it.
-    AcksUnsent,
-    /// R7, I6: a replica's output goes to the client.
-    ReplicaSpeaks,
-    /// R8: blocks stay as they are when the acknowledgement is clipped.
-    BlocksNotClipped,
-    /// Section 4: the client's blocks reach the machine in the client's numbering.
-    BlocksUntranslated,
-    /// Section 4: a machine's sequence number reaches the client as it is.
-    SeqUntranslated,
-    /// Section 4: the client's echo reaches the machine as it is.
-    EchoUntranslated,
-    /// Section 4: the clock's offset is taken off instead of added.
-    ClockOffsetSign,
-    /// I5: no offset, and nothing keeps the clock from going back.
-    ClockBackwards,
-    /// R9: a takeover waits for the new original's own retransmission.
-    CacheNotReplayed,
-    /// R10: a FIN stands one byte early.
-    FinEarly,
-    /// R3: a retransmission timeout does nothing.
-    NeverResends,
-    /// R13: a machine that has lost its flow is heard again.
-    FenceOpen,
-    /// R14: no proof is ever enough.
-    NeverDeclaredDead,
-    /// R23: bytes are released before their machine has answered.
-    CausalityIgnored,
-    /// R12: a planned handover does not wait until the new original is level.
-    LevelUnchecked,
-    /// R23: an original that was beaten is fed the client's packets as they come.
-    BeatenStaysDirect,
-    /// R5, R16: a leg that can't keep the promises speaks to the client.
-    IneligibleSpeaks,
-    /// R17: differing bytes pass for the same.
-    DifferencesUnseen,
-    /// R17: output that ends early or goes on passes for the same.
-    LengthsUnseen,
-    /// RFC 1624: the TCP checksum is left as it was.
-    ChecksumStale,
-    /// I8: memory that is given back still counts as used.
-    MemoryLeaks,
-}
+use crate::variants::listed_enum;
 
-#[cfg(feature = "mutants")]
-impl Mutation {
-    /// Every mutation.
-    pub const ALL: [Self; 28] = [
-        Self::CommitOffByOne,
-        Self::CommitIgnoresReplicas,
-        Self::AckBackwards,
-        Self::WindowUnscaled,
-        Self::WindowIgnoresReplicas,
-        Self::FalseNews,
-        Self::GhostAcksTooFar,
-        Self::AcksUnsent,
-        Self::ReplicaSpeaks,
-        Self::BlocksNotClipped,
-        Self::BlocksUntranslated,
-        Self::SeqUntranslated,
-        Self::EchoUntranslated,
-        Self::ClockOffsetSign,
-        Self::ClockBackwards,
-        Self::CacheNotReplayed,
-        Self::FinEarly,
-        Self::NeverResends,
-        Self::FenceOpen,
-        Self::NeverDeclaredDead,
-        Self::CausalityIgnored,
-        Self::LevelUnchecked,
-        Self::BeatenStaysDirect,
-        Self::IneligibleSpeaks,
-        Self::DifferencesUnseen,
-        Self::LengthsUnseen,
-        Self::ChecksumStale,
-        Self::MemoryLeaks,
-    ];
+listed_enum! {
+    /// One rule of the design, and how it is broken.
+    Mutation {
+        /// R4: the client is told one byte more than a replica allows.
+        CommitOffByOne,
+        /// R4: replicas don't count.
+        CommitIgnoresReplicas,
+        /// I5: an old number of the original takes an acknowledgement back.
+        AckBackwards,
+        /// R5: the window is given in bytes, whatever the scale promised.
+        WindowUnscaled,
+        /// R5: only the original's window counts.
+        WindowIgnoresReplicas,
+        /// R6: acknowledgements that say nothing new are passed on.
+        FalseNews,
+        /// R7: what a replica has sent is acknowledged before the client has it.
+        GhostAcksTooFar,
+        /// I4: what the client has acknowledged is acknowledged to machines that have not sent it.
+        AcksUnsent,
+        /// R7, I6: a replica's output goes to the client.
+        ReplicaSpeaks,
+        /// R8: blocks stay as they are when the acknowledgement is clipped.
+        BlocksNotClipped,
+        /// Section 4: the client's blocks reach the machine in the client's numbering.
+        BlocksUntranslated,
+        /// Section 4: a machine's sequence number reaches the client as it is.
+        SeqUntranslated,
+        /// Section 4: the client's echo reaches the machine as it is.
+        EchoUntranslated,
+        /// Section 4: the clock's offset is taken off instead of added.
+        ClockOffsetSign,
+        /// I5: no offset, and nothing keeps the clock from going back.
+        ClockBackwards,
+        /// R9: a takeover waits for the new original's own retransmission.
+        CacheNotReplayed,
+        /// R10: a FIN stands one byte early.
+        FinEarly,
+        /// R3: a retransmission timeout does nothing.
+        NeverResends,
+        /// R13: a machine that has lost its flow is heard again.
+        FenceOpen,
+        /// R14: no proof is ever enough.
+        NeverDeclaredDead,
+        /// R23: bytes are released before their machine has answered.
+        CausalityIgnored,
+        /// R12: a planned handover does not wait until the new original is level.
+        LevelUnchecked,
+        /// R23: an original that was beaten is fed the client's packets as they come.
+        BeatenStaysDirect,
+        /// R5, R16: a leg that can't keep the promises speaks to the client.
+        IneligibleSpeaks,
+        /// R17: differing bytes pass for the same.
+        DifferencesUnseen,
+        /// R17: output that ends early or goes on passes for the same.
+        LengthsUnseen,
+        /// RFC 1624: the TCP checksum is left as it was.
+        ChecksumStale,
+        /// I8: memory that is given back still counts as used.
+        MemoryLeaks,
+    }
 }
 
 #[cfg(feature = "mutants")]

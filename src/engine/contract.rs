@@ -1,6 +1,7 @@
 //! What the engine and its caller say to each other: a packet's circumstances and its verdict; events and commands; the state of a shard.
 
 use super::{Difference, DropReason, MachineId, MachineRef, Stats};
+use crate::variants::named_enum;
 use crate::wire::ChecksumMode;
 use std::net::SocketAddr;
 
@@ -47,38 +48,23 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// Why a machine is thought, or known, to have failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Data unacknowledged by the original while another machine acknowledged it (R14).
-    Silence,
-    /// The original has not answered a SYN.
-    UnansweredSyn,
-    /// The client had to retransmit what the original has not acknowledged.
-    Retransmission,
-    /// Probes stayed unanswered.
-    Probes,
-    /// A replica held the client up for `replica_timeout` (R15).
-    ReplicaTimeout,
-    /// It says something else than the others, and the policy is to evict (R17).
-    Divergence,
-    /// The operator asked for it.
-    Command,
-}
-
-impl Reason {
-    /// The stable name used by `relevo status --json`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Silence => "silence",
-            Self::UnansweredSyn => "unanswered_syn",
-            Self::Retransmission => "retransmission",
-            Self::Probes => "probes",
-            Self::ReplicaTimeout => "replica_timeout",
-            Self::Divergence => "divergence",
-            Self::Command => "command",
-        }
+named_enum! {
+    /// Why a machine is thought, or known, to have failed.
+    Reason {
+        /// Data unacknowledged by the original while another machine acknowledged it (R14).
+        Silence => "silence",
+        /// The original has not answered a SYN.
+        UnansweredSyn => "unanswered_syn",
+        /// The client had to retransmit what the original has not acknowledged.
+        Retransmission => "retransmission",
+        /// Probes stayed unanswered.
+        Probes => "probes",
+        /// A replica held the client up for `replica_timeout` (R15).
+        ReplicaTimeout => "replica_timeout",
+        /// It says something else than the others, and the policy is to evict (R17).
+        Divergence => "divergence",
+        /// The operator asked for it.
+        Command => "command",
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The config module turns a file into these; tests and the simulation build them by hand.
 
+use crate::variants::named_enum;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -48,29 +49,15 @@ pub enum MaxLag {
     Unlimited,
 }
 
-/// Who takes over (R16).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Successor {
-    /// The first live machine in the list (thesis 5.3.2).
-    First,
-    /// The machine with the shortest smoothed round-trip time (thesis, future work 2).
-    LowestRtt,
-    /// The machine that lacks the fewest bytes of both directions.
-    LeastLag,
-}
-
-impl Successor {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::First, Self::LowestRtt, Self::LeastLag];
-
-    /// The word for it in the configuration.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::LowestRtt => "lowest-rtt",
-            Self::LeastLag => "least-lag",
-        }
+named_enum! {
+    /// Who takes over (R16).
+    Successor {
+        /// The first live machine in the list (thesis 5.3.2).
+        First => "first",
+        /// The machine with the shortest smoothed round-trip time (thesis, future work 2).
+        LowestRtt => "lowest-rtt",
+        /// The machine that lacks the fewest bytes of both directions.
+        LeastLag => "least-lag",
     }
 }
 
@@ -83,32 +70,17 @@ pub enum Original {
     Fastest,
 }
 
-/// What becomes of a leg whose output differs from what the client was given (R17).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DivergePolicy {
-    /// Nothing is compared.
-    Off,
-    /// It is counted and told. Only output of another length makes a leg unfit to take over.
-    Warn,
-    /// The leg does not take over.
-    Ineligible,
-    /// The machine is taken out.
-    Evict,
-}
-
-impl DivergePolicy {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Off, Self::Warn, Self::Ineligible, Self::Evict];
-
-    /// The word for it in the file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Warn => "warn",
-            Self::Ineligible => "ineligible",
-            Self::Evict => "evict",
-        }
+named_enum! {
+    /// What becomes of a leg whose output differs from what the client was given (R17).
+    DivergePolicy {
+        /// Nothing is compared.
+        Off => "off",
+        /// It is counted and told. Only output of another length makes a leg unfit to take over.
+        Warn => "warn",
+        /// The leg does not take over.
+        Ineligible => "ineligible",
+        /// The machine is taken out.
+        Evict => "evict",
     }
 }
 

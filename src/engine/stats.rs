@@ -1,24 +1,8 @@
 //! Counters: every drop has a reason, every reason a counter (I7).
 
-macro_rules! counted_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $text:literal,)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vmeta])* $variant,)* }
+use crate::variants::named_enum;
 
-        impl $name {
-            /// All variants, in counter order.
-            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
-            /// The stable name used by `relevo status --json`.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-counted_enum! {
+named_enum! {
     /// Why a packet was not let through.
     DropReason {
         /// Not a whole, consistent IPv4/IPv6 + TCP packet.
@@ -56,7 +40,7 @@ counted_enum! {
     }
 }
 
-counted_enum! {
+named_enum! {
     /// Things worth counting that are not drops.
     Counter {
         /// Packets given to the engine.
