@@ -103,7 +103,9 @@ impl Side {
 }
 
 impl Flow {
-    /// The original says something, which goes to the client: it is what the others are compared with. At most one copy.
+    /// The original says something, which goes to the client: it is what the others are compared with. This comes before the verdict:
+    /// one copy, two of what one that took over says again, and the growth of a buffer that is not large enough yet, as while a
+    /// flow warms up and after a rest.
     pub fn note_given(&mut self, cx: &mut Context, at: Pos, bytes: &[u8]) {
         // RFC 9293 section 3.8.4: beyond its FIN there is only the garbage byte of a keep-alive.
         let words = length(words_end(at + span(bytes.len()), self.fin) - at);

@@ -61,7 +61,8 @@ named_enum! {
         LegsRefused => "legs_refused",
         /// Replica legs evicted (R15).
         LegsEvicted => "legs_evicted",
-        /// Legs that answered with other options than promised, or were released past causality (R5, R23).
+        /// Legs that may not take over: they answered with other options than promised, were released past causality, or said something
+        /// of another length or, by policy, anything else (R5, R17, R23).
         LegsIneligible => "legs_ineligible",
         /// Legs reset because they did not finish in time (R10).
         LegsReset => "legs_reset",
@@ -97,7 +98,7 @@ named_enum! {
         DivergedBytes => "diverged_bytes",
         /// Bytes of legs that were not compared: lost on the way to the engine, or too late for the buffers (R17, R18).
         Uncompared => "uncompared",
-        /// Differences in which the original was alone against a majority (R17).
+        /// Differences in which a majority agreed against the original (R17).
         OriginalsOutvoted => "originals_outvoted",
     }
 }
