@@ -3,7 +3,8 @@
 //! On its way to the client the original's output is copied once, into a stream of its own; a replica's is in its output cache (R9),
 //! which for this purpose keeps also what the client has acknowledged, as long as it has not been compared. The two are compared in
 //! the pump, after all verdicts. Of the original's output only what the slowest live leg has yet to say is kept, within the limit
-//! of a flow's buffer and the shard's budget (R18); a leg that is further behind is not compared there, and that is counted.
+//! of a flow's buffer and the shard's budget (R18), until the flow rests, and not where the shard is short of memory: a replica may
+//! acknowledge all and say nothing for ever. What is given up so is not compared, and that is counted.
 //!
 //! With three machines or more the majority is right. An original that is outvoted has had its bytes sent on already, for they are
 //! never delayed (R4): it is counted and told; the flow can't be moved back to before them.
