@@ -2,7 +2,7 @@
 //! rest, as the daemon does.
 
 use relevo::engine::detect::{Action, Detector};
-use relevo::engine::{Checksum, Event, Meta, Verdict};
+use relevo::engine::{Checksum, Event, Meta, Reason, Verdict};
 
 use super::World;
 use super::queue::Happening;
