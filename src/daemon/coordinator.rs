@@ -7,6 +7,7 @@ mod operator;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
@@ -15,7 +16,7 @@ use tracing::{debug, trace, warn};
 
 use super::heard::LastHeard;
 use super::limit::RateLimit;
-use super::roster::{Roster, State};
+use super::roster::{Machine, Roster, State};
 use super::status::{Answer, Request, Sources, Status, Takeover, shard_totals};
 use super::worker::{Notice, Order, Reply, WorkerStatus};
 use crate::engine::detect::{Action, Detector};
@@ -24,7 +25,8 @@ use crate::engine::{
     ServiceSpec, Successor,
 };
 use crate::host::clock;
-use crate::host::probe::Pinger;
+use crate::host::links::{Links, Loss};
+use crate::host::probe::{News, Pinger};
 use crate::host::queue::{Waker, kernel_queues};
 use operator::{Pause, Plan};
 
@@ -70,6 +72,7 @@ pub struct Coordinator {
     roster: Roster,
     detector: Detector,
     pinger: Pinger,
+    links: Links,
     workers: Vec<WorkerLine>,
     ears: Ears,
     operations: BTreeMap<u64, Operation>,
@@ -149,12 +152,13 @@ enum Purpose {
 impl Coordinator {
     /// Puts the coordinator together.
     #[must_use]
-    pub fn new(services: &[ServiceSpec], pinger: Pinger, workers: Vec<WorkerLine>, ears: Ears) -> Self {
+    pub fn new(services: &[ServiceSpec], pinger: Pinger, links: Links, workers: Vec<WorkerLine>, ears: Ears) -> Self {
         let now = clock::now();
         Self {
             roster: Roster::new(services),
             detector: Detector::new(services, now),
             pinger,
+            links,
             workers,
             told: ears.heard.iter().map(|(_, at)| at).collect(),
             ears,
@@ -177,7 +181,11 @@ impl Coordinator {
             let round = self.pauses_of_plans.iter().map(|pause| pause.until).min();
             let wake_at = deadline.into_iter().chain(round).min();
             self.pinger
-                .wait(&self.ears.waker, clock::until(wake_at, clock::now()))
+                .wait(
+                    &self.ears.waker,
+                    self.links.as_fd(),
+                    clock::until(wake_at, clock::now()),
+                )
                 .context("waiting for probes")?;
             let now = clock::now();
             while let Ok(reply) = self.ears.replies.try_recv() {
@@ -191,6 +199,7 @@ impl Coordinator {
             }
             self.resume_plans(now);
             self.handle_echoes(now);
+            self.handle_losses(now);
             self.handle_notices();
             self.tell_heard();
             let patience = self.detector.patience().max(PAUSE);
@@ -206,15 +215,45 @@ impl Coordinator {
 
     fn handle_echoes(&mut self, now: Micros) {
         while let Some(reply) = self.pinger.take_reply(now) {
-            for (machine, _) in self.ears.heard.iter() {
-                let Some(record) = self.roster.machine_mut(machine) else {
-                    continue;
-                };
-                if same_address(record.addr.ip(), reply.from) {
-                    record.echo_rtt = Some(reply.rtt);
-                    self.ears.heard.note(machine, now);
-                    self.detector.handle_probe_reply(now, machine);
+            match reply {
+                News::Echo { from, rtt } => {
+                    for (machine, _) in self.ears.heard.iter() {
+                        if let Some(record) = self.roster.machine_mut(machine)
+                            && same_address(record.addr.ip(), from)
+                        {
+                            record.echo_rtt = Some(rtt);
+                            self.ears.heard.note(machine, now);
+                            self.detector.handle_probe_reply(now, machine);
+                        }
+                    }
                 }
+                News::Unreachable { to } => {
+                    self.suspect(now, Reason::Unreachable, |m| same_address(m.addr.ip(), to));
+                }
+            }
+        }
+    }
+
+    /// What the kernel says of links and neighbours (R14).
+    fn handle_losses(&mut self, now: Micros) {
+        let mut losses = Vec::new();
+        self.links.take(|loss| losses.push(loss));
+        for loss in losses {
+            match loss {
+                Loss::Link { ifindex } => self.suspect(now, Reason::LinkDown, |m| m.ifindex == Some(ifindex)),
+                Loss::Neighbour { ifindex, ip } => self.suspect(now, Reason::Unreachable, |m| {
+                    m.ifindex == Some(ifindex) && same_address(m.addr.ip(), ip)
+                }),
+            }
+        }
+    }
+
+    /// Evidence that is no flow's, against all machines that it concerns.
+    fn suspect(&mut self, now: Micros, reason: Reason, concerns: impl Fn(&Machine) -> bool) {
+        for (machine, _) in self.ears.heard.iter() {
+            if self.roster.machine(machine).is_some_and(&concerns) {
+                debug!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
+                self.detector.handle_suspect(now, machine, reason);
             }
         }
     }

@@ -32,6 +32,7 @@ use crate::config::{Config, HostPath, QueueKind};
 use crate::engine::{Engine, EngineSpec};
 use crate::host::admin::AdminSocket;
 use crate::host::inject::Injector;
+use crate::host::links::Links;
 use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{DirectQueue, NfqQueue, PacketQueue, Waker};
@@ -150,6 +151,7 @@ impl Daemon {
         let specs = prepare_host(config)?;
         let opened = open_all(config)?;
         let pinger = Pinger::open().context("can't open the echo sockets")?;
+        let links = Links::open().context("can't subscribe to news of links and neighbours")?;
         load_rules(config)?;
 
         let services = specs.first().map(|spec| spec.services.clone()).unwrap_or_default();
@@ -184,7 +186,7 @@ impl Daemon {
         for (spec, opened) in specs.into_iter().zip(opened) {
             lines.push(daemon.start_worker(spec, opened, &to, closer)?);
         }
-        let coordinator = Coordinator::new(&services, pinger, lines, ears);
+        let coordinator = Coordinator::new(&services, pinger, links, lines, ears);
         daemon.spawn("relevo-coord", closer, move || coordinator.run())?;
         Ok(daemon)
     }

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use super::status::Takeover;
-use crate::engine::{Difference, MachineId, MachineRef, MachineStatus, Micros, ServiceId, ServiceSpec, Successor};
+use crate::engine::{
+    Difference, MachineId, MachineRef, MachineSpec, MachineStatus, Micros, ServiceId, ServiceSpec, Successor,
+};
 
 /// A machine's state as far as the coordinator decides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub struct Machine {
     pub name: String,
     /// Where the service listens.
     pub addr: SocketAddr,
+    /// Index of this host's interface to it, if there was a route when the engine started.
+    pub ifindex: Option<u32>,
     /// Decided here.
     pub state: State,
     /// Round-trip time of the last echo in microseconds.
@@ -79,7 +83,7 @@ impl Roster {
             psc: spec.psc,
             successor: spec.successor,
             original: MachineId(0),
-            machines: spec.machines.iter().map(|m| Machine::new(&m.name, m.addr)).collect(),
+            machines: spec.machines.iter().map(|m| Machine::new(m)).collect(),
             last_takeover: None,
         };
         Self {
@@ -178,10 +182,11 @@ impl Roster {
 }
 
 impl Machine {
-    fn new(name: &str, addr: SocketAddr) -> Self {
+    fn new(spec: &MachineSpec) -> Self {
         Self {
-            name: name.to_owned(),
-            addr,
+            name: spec.name.clone(),
+            addr: spec.addr,
+            ifindex: spec.ifindex,
             state: State::Up,
             echo_rtt: None,
             diverged: None,
@@ -235,7 +240,14 @@ mod tests {
     use super::*;
 
     fn roster() -> Roster {
-        let machine = |name: &str| Machine::new(name, SocketAddr::from(([10, 0, 2, 2], 80)));
+        let machine = |name: &str| {
+            Machine::new(&MachineSpec {
+                name: name.into(),
+                addr: SocketAddr::from(([10, 0, 2, 2], 80)),
+                ifindex: None,
+                path_mtu: 1_500,
+            })
+        };
         let service = Service {
             name: "web".into(),
             psc: SocketAddr::from(([10, 0, 1, 100], 80)),

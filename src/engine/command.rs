@@ -1,10 +1,8 @@
-//! What the coordinator wants done in all flows of a service: R12 (takeover), R13 (rejoin), planned handover; and R14's probe.
+//! What the coordinator wants done in all flows of a service: R12 (takeover), R13 (rejoin), planned handover.
 
 use super::context::Context;
 use super::flow::Flow;
-use super::{Command, Engine, MachineRef, Micros, Outbox, Outcome, ServiceId, handshake, ports, pump};
-use crate::wire::{Flags, Options, Segment, Seq};
-use std::net::SocketAddr;
+use super::{Command, Engine, MachineRef, Micros, Outcome, ServiceId};
 
 impl Engine {
     /// Carries out a command; its packets come from the next [`Engine::poll`].
@@ -37,7 +35,7 @@ impl Engine {
         up
     }
 
-    fn down_flag(&mut self, id: MachineRef) -> Option<&mut bool> {
+    pub(super) fn down_flag(&mut self, id: MachineRef) -> Option<&mut bool> {
         self.cx
             .down
             .get_mut(usize::from(id.service.0))?
@@ -130,34 +128,5 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// Appends a probe to `machine`: a SYN from the PSC's reserved port to the service port (R14). Its answer comes back
-    /// through [`Engine::handle_packet`], where it counts as life (`DropReason::ProbeReply`) and is reset.
-    pub fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
-        if self.down_flag(machine).is_none() {
-            return;
-        }
-        let psc = self.cx.service(machine.service).psc;
-        let key = self.cx.spec.hash_key;
-        // RFC 6528: numbers that a third party can't guess; a clock of 4 microseconds and a secret.
-        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
-        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
-        let clock = (now / 4) as u32;
-        let segment = Segment {
-            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
-            dst: self.cx.machine(machine.service, machine.machine).addr,
-            seq: Seq(secret).add(clock),
-            ack: Seq(0),
-            flags: Flags::SYN,
-            window: 1_024,
-            urgent: 0,
-            options: Options {
-                mss: Some(handshake::default_mss(psc.ip())),
-                ..Options::default()
-            },
-            payload: (&[], &[]),
-        };
-        pump::send(&mut self.cx, &segment, out);
     }
 }

@@ -57,6 +57,10 @@ named_enum! {
         UnansweredSyn => "unanswered_syn",
         /// The client had to retransmit what the original has not acknowledged.
         Retransmission => "retransmission",
+        /// The host's link to it is down (R14).
+        LinkDown => "link_down",
+        /// Its link-layer address is not answered for, or a router says that there is no way to it (R14).
+        Unreachable => "unreachable",
         /// Probes stayed unanswered.
         Probes => "probes",
         /// A replica held the client up for `replica_timeout` (R15).

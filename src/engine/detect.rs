@@ -5,11 +5,21 @@
 //! from it ends a burst. A burst that ends without one is the proof. The probe of an idle machine is the first of a burst, too.
 //!
 //! Between the probes of a burst lies half the floor, but never less than two round trips as probes have measured them: a
-//! machine far away is not dead.
+//! machine far away is not dead. Evidence of many flows counts together: what any of them hears ends the burst for all, and where many
+//! fall silent at once, or somebody else says that the machine can't be reached, the burst is one probe shorter.
 
 use super::Reason;
-use super::spec::{MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
+use super::spec::{MILLISECOND, MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
 use crate::mutant::{self, Mutation};
+
+/// The least wait between two probes of a machine that was never heard of: three of them outlast the second after which a lost question for
+/// its link-layer address is asked again (RFC 4861 section 10; Linux waits as long with ARP).
+const UNMEASURED: Micros = 400 * MILLISECOND;
+
+/// So many flows that fall silent together are as good as a probe that nobody answers.
+const MANY: u32 = 16;
+/// The shortest burst that evidence can lead to: one probe may be lost.
+const SHORTEST: u32 = 2;
 
 /// What the detector wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +47,16 @@ struct Burst {
     since: Micros,
     sent: u32,
     next_at: Micros,
+    /// Flows that have fallen silent, up to [`MANY`].
+    silent: u32,
 }
 
 #[derive(Debug)]
 struct Watch {
     machine: MachineRef,
     heard_at: Micros,
+    /// It was ever heard of.
+    known: bool,
     probed_at: Micros,
     burst: Option<Burst>,
     down: bool,
@@ -72,6 +86,7 @@ impl Detector {
                     machine: MachineId(m),
                 },
                 heard_at: now.saturating_sub(service.detect.probe_interval),
+                known: false,
                 probed_at: 0,
                 burst: None,
                 down: false,
@@ -91,18 +106,12 @@ impl Detector {
         self.watches.iter_mut().find(|w| w.machine == machine)
     }
 
-    /// Evidence from a flow: starts a probe burst unless one runs.
+    /// Evidence from a flow, or from the host: starts a probe burst unless one runs, which it supports then.
     pub fn handle_suspect(&mut self, now: Micros, machine: MachineRef, reason: Reason) {
         if let Some(watch) = self.watch(machine)
             && !watch.down
-            && watch.burst.is_none()
         {
-            watch.burst = Some(Burst {
-                reason,
-                since: now,
-                sent: 0,
-                next_at: now,
-            });
+            watch.suspect(now, reason);
         }
     }
 
@@ -110,6 +119,7 @@ impl Detector {
     pub fn handle_heard(&mut self, at: Micros, machine: MachineRef) {
         if let Some(watch) = self.watch(machine) {
             watch.heard_at = watch.heard_at.max(at);
+            watch.known = true;
             if watch.burst.is_some_and(|b| at > b.since) {
                 watch.burst = None;
             }
@@ -185,9 +195,44 @@ impl Watch {
         }
     }
 
+    fn suspect(&mut self, now: Micros, reason: Reason) {
+        let Some(burst) = &mut self.burst else {
+            self.burst = Some(Burst {
+                reason,
+                since: now,
+                sent: 0,
+                next_at: now,
+                silent: weight(reason),
+            });
+            return;
+        };
+        // A flow says so again after the floor at the earliest, so each is counted once in that time.
+        if now < burst.since + self.floor || weight(reason) == MANY {
+            burst.silent = (burst.silent + weight(reason)).min(MANY);
+        }
+        // It was only its turn to be probed: now there is a reason.
+        if burst.reason == Reason::Probes {
+            burst.reason = reason;
+        }
+    }
+
+    /// Probes that must stay unanswered.
+    fn needed(&self, burst: &Burst) -> u32 {
+        if burst.silent >= MANY {
+            (self.probes - 1).max(SHORTEST.min(self.probes))
+        } else {
+            self.probes
+        }
+    }
+
     fn spacing(&self) -> Micros {
-        // Not measured yet: patient, half an interval.
-        let trip = self.rtt.map_or(self.interval / 2, |rtt| 2 * rtt);
+        // Not measured yet: patient.
+        let unmeasured = if self.known {
+            self.interval / 2
+        } else {
+            self.interval.max(UNMEASURED)
+        };
+        let trip = self.rtt.map_or(unmeasured, |rtt| 2 * rtt);
         (self.floor / 2).max(trip).max(1)
     }
 
@@ -196,15 +241,17 @@ impl Watch {
             return None;
         }
         let next_at = now + self.spacing();
-        let burst = self.burst.get_or_insert(Burst {
+        let mut burst = self.burst.unwrap_or(Burst {
             reason: Reason::Probes,
             since: now,
             sent: 0,
             next_at,
+            silent: 0,
         });
-        if burst.sent < self.probes || mutant::is(Mutation::NeverDeclaredDead) {
+        if burst.sent < self.needed(&burst) || mutant::is(Mutation::NeverDeclaredDead) {
             burst.sent += 1;
             burst.next_at = next_at;
+            self.burst = Some(burst);
             self.probed_at = now;
             self.asked_at = self.asked_at.or(Some(now));
             return Some(Action::Probe { machine: self.machine });
@@ -217,6 +264,15 @@ impl Watch {
             reason,
             suspected_at,
         })
+    }
+}
+
+/// How many silent flows a piece of evidence is worth: what the host or the network says of a machine concerns all.
+fn weight(reason: Reason) -> u32 {
+    match reason {
+        Reason::Silence | Reason::UnansweredSyn | Reason::Retransmission => 1,
+        Reason::LinkDown | Reason::Unreachable => MANY,
+        Reason::Probes | Reason::ReplicaTimeout | Reason::Divergence | Reason::Command => 0,
     }
 }
 
@@ -320,6 +376,54 @@ mod tests {
         d.handle_suspect(140 * MS, A, Reason::Silence);
         assert!(d.poll(140 * MS).is_some());
         assert_eq!(d.next_deadline(), Some(200 * MS));
+    }
+
+    #[test]
+    fn a_machine_that_was_never_heard_of_has_the_time_of_a_second_arp_request() {
+        let mut d = detector();
+        for at in [100, 500, 900] {
+            assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }));
+        }
+        assert_eq!(d.next_deadline(), Some(1_300 * MS));
+        d.handle_heard(1_100 * MS, A);
+        assert_eq!(d.poll(1_199 * MS), None);
+    }
+
+    #[test]
+    fn many_flows_that_fall_silent_together_make_the_burst_shorter() {
+        let dead_at = |flows: u64, again_at: u64| {
+            let mut d = measured();
+            (0..flows).for_each(|_| d.handle_suspect(110 * MS, A, Reason::Silence));
+            (0..).map(|i| 110 * MS + i * MS).find(|now| {
+                if *now == again_at {
+                    (0..flows).for_each(|_| d.handle_suspect(*now, A, Reason::Silence));
+                }
+                matches!(d.poll(*now), Some(Action::Down { .. }))
+            })
+        };
+        assert_eq!(dead_at(1, 0), Some(116 * MS));
+        assert_eq!(dead_at(15, 0), Some(116 * MS));
+        assert_eq!(dead_at(16, 0), Some(114 * MS));
+        assert_eq!(
+            dead_at(8, 112 * MS),
+            Some(114 * MS),
+            "flows that come a little later count as well"
+        );
+        assert_eq!(dead_at(8, 115 * MS), Some(116 * MS), "but nobody counts twice");
+    }
+
+    #[test]
+    fn a_link_that_is_down_needs_one_probe_less_and_gives_its_name_to_the_burst() {
+        let mut d = measured();
+        assert_eq!(d.poll(201 * MS), Some(Action::Probe { machine: A }), "its turn");
+        d.handle_suspect(201 * MS, A, Reason::LinkDown);
+        assert_eq!(d.poll(203 * MS), Some(Action::Probe { machine: A }));
+        let down = Action::Down {
+            machine: A,
+            reason: Reason::LinkDown,
+            suspected_at: 201 * MS,
+        };
+        assert_eq!(d.poll(205 * MS), Some(down));
     }
 
     #[test]

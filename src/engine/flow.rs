@@ -142,8 +142,11 @@ pub struct Flow {
     pub fin: Option<Pos>,
     /// The selective acknowledgements that the original sent last (u), for what the engine says in its stead.
     pub blocks: Rare<SackBlocks>,
-    /// Since when another machine has acknowledged what the original has not (R14).
+    /// Since when another machine has acknowledged, or said, what the original has not, and the original is silent (R14); or since it was
+    /// last suspected of that.
     pub behind_since: Option<Micros>,
+    /// How often it was suspected of that in this silence, and was not dead.
+    pub cleared: u8,
     /// When anything last arrived for it.
     pub seen_at: Micros,
     /// When its state was entered.

@@ -76,6 +76,7 @@ impl Flow {
             blocks: Rare::new(),
             compare: None,
             behind_since: None,
+            cleared: 0,
             seen_at: now,
             since: now,
             shrunk_at: now,

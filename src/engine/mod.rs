@@ -18,6 +18,7 @@ mod leg;
 pub mod outbox;
 mod ports;
 mod pos;
+mod probe;
 mod pump;
 mod ranges;
 mod rare;

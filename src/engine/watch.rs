@@ -32,7 +32,7 @@ impl Flow {
     pub fn watch(&mut self, cx: &Context, now: Micros) {
         let slack = cx.slack(self.service);
         let original = self.original();
-        let (acked, edge) = (original.acked(), original.sender.edge());
+        let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
         let full = self.buffer.is_crowded()
             || self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
@@ -45,7 +45,8 @@ impl Flow {
                 leg.set_holding(None);
                 continue;
             }
-            ahead |= leg.acked() > acked;
+            // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
+            ahead |= leg.acked() > acked || leg.sent > said;
             // R15: it holds the client up if the client could be told more, or could send more, without it.
             let holds = leg.acked() + slack < acked
                 || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
@@ -54,6 +55,9 @@ impl Flow {
             let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
+        }
+        if self.behind_since.is_none() {
+            self.cleared = 0;
         }
         self.behind_since = if ahead { self.behind_since.or(Some(now)) } else { None };
     }
@@ -65,6 +69,14 @@ impl Flow {
             .rtt
             .smoothed()
             .map_or(floor, |s| (4 * s).max(floor))
+    }
+
+    /// When the original is suspected (again) that has been behind and silent since `since`. Each time that probes have cleared it, the flow
+    /// gives it twice as long, until its silence is no more than an idle machine's.
+    fn suspects_at(&self, cx: &Context, since: Micros) -> Micros {
+        let silence = self.silence(cx);
+        let idle = cx.service(self.service).detect.probe_interval.max(silence);
+        since + (silence << self.cleared.min(16)).min(idle)
     }
 
     fn leg_deadline(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
@@ -120,7 +132,7 @@ impl Flow {
             FlowState::Reset { at } => Some(at),
         };
         let legs = self.legs.iter().filter_map(|leg| self.leg_deadline(cx, leg)).min();
-        let behind = self.behind_since.map(|at| at + self.silence(cx));
+        let behind = self.behind_since.map(|since| self.suspects_at(cx, since));
         let shrink = self
             .can_shrink()
             .then(|| self.seen_at.max(self.shrunk_at) + SHRINK_AFTER);
@@ -133,9 +145,10 @@ impl Flow {
             self.on_leg_timer(cx, now, index);
         }
         if let Some(since) = self.behind_since
-            && now >= since + self.silence(cx)
+            && now >= self.suspects_at(cx, since)
         {
             self.behind_since = Some(now);
+            self.cleared = self.cleared.saturating_add(1);
             cx.suspect(self.service, self.original().machine, Reason::Silence);
         }
         if now >= self.seen_at + SHRINK_AFTER && self.can_shrink() {

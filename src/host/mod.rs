@@ -6,6 +6,7 @@ pub mod admin;
 pub mod clock;
 pub mod doctor;
 pub mod inject;
+pub mod links;
 pub mod memory;
 pub mod netlink;
 pub mod notify;

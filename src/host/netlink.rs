@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, sockopt};
+use std::net::IpAddr;
 
 /// `struct nlmsghdr`: length u32, type u16, flags u16, sequence number u32, port id u32.
 const HEADER: usize = 16;
@@ -70,6 +71,16 @@ fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
 #[must_use]
 pub fn be64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes_at(bytes, at).map(u64::from_be_bytes)
+}
+
+/// An address in an attribute: 4 or 16 bytes in network byte order.
+#[must_use]
+pub fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => bytes_at::<4>(bytes, 0).map(IpAddr::from),
+        16 => bytes_at::<16>(bytes, 0).map(IpAddr::from),
+        _ => None,
+    }
 }
 
 /// The messages of a datagram, up to the first that is not whole.
@@ -137,15 +148,23 @@ impl Socket {
 
     /// What does not fit into the receive buffer is lost without the next `recv` failing (NETLINK_NO_ENOBUFS).
     pub fn mute_overrun(&self) -> io::Result<()> {
-        let on: libc::c_int = 1;
-        // SAFETY: the descriptor is open, and the option's value is `on`, which outlives the call, with its own size.
+        self.set(libc::NETLINK_NO_ENOBUFS, 1)
+    }
+
+    /// Takes part in a multicast group (`RTNLGRP_*`): its notifications come in as messages.
+    pub fn join(&self, group: libc::c_uint) -> io::Result<()> {
+        self.set(libc::NETLINK_ADD_MEMBERSHIP, group)
+    }
+
+    fn set(&self, option: libc::c_int, value: libc::c_uint) -> io::Result<()> {
+        // SAFETY: the descriptor is open, and the option's value is `value`, which outlives the call, with its own size.
         let done = unsafe {
             libc::setsockopt(
                 self.0.as_raw_fd(),
                 libc::SOL_NETLINK,
-                libc::NETLINK_NO_ENOBUFS,
-                (&raw const on).cast(),
-                libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(0),
+                option,
+                (&raw const value).cast(),
+                libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(0),
             )
         };
         if done == 0 {

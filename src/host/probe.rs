@@ -1,16 +1,17 @@
-//! ICMP echo to the machines (R14): any answer is life, and a round-trip time.
+//! ICMP echo to the machines (R14): any answer is life, and a round-trip time. That somebody else says "unreachable" is evidence.
 //!
 //! The other probe, a SYN to the service port, is the engine's; its answer comes back through the packet queue.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::netlink::ip_of;
 use super::queue::Waker;
 use super::{MARK, clock};
 use crate::engine::Micros;
@@ -18,20 +19,34 @@ use crate::engine::Micros;
 /// ICMP_ECHO and ICMP_ECHOREPLY (RFC 792), and their ICMPv6 kin (RFC 4443).
 const ECHO_V4: (u8, u8) = (8, 0);
 const ECHO_V6: (u8, u8) = (128, 129);
+/// Destination unreachable: its type, and the codes by which a router, or this host, says that there is no way to a network or to a host.
+/// Others (a port, a prohibition) say nothing of the machine.
+const UNREACHABLE_V4: (u8, [u8; 2]) = (3, [0, 1]);
+const UNREACHABLE_V6: (u8, [u8; 2]) = (1, [0, 3]);
+/// Bytes of an IPv6 header.
+const V6_HEADER: usize = 40;
 /// Bytes of type, code, checksum, identifier and sequence number; the sending time follows.
 const ICMP_HEADER: usize = 8;
 /// Length of our echoes: the header and a [`Micros`].
 const ECHO_LEN: usize = ICMP_HEADER + 8;
-/// The longest IPv4 header; only raw IPv4 sockets deliver one.
-const READ_LEN: usize = 60 + ECHO_LEN + 64;
+/// The longest IPv4 header, which only raw IPv4 sockets deliver; and one more in an error, with the packet that it is about.
+const READ_LEN: usize = 60 + ICMP_HEADER + 60 + ECHO_LEN + 64;
 
-/// An echo that came back.
+/// What came of an echo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// Who answered.
-    pub from: IpAddr,
-    /// From sending to now, in microseconds.
-    pub rtt: Micros,
+pub enum News {
+    /// It was answered.
+    Echo {
+        /// Who answered.
+        from: IpAddr,
+        /// From sending to now, in microseconds.
+        rtt: Micros,
+    },
+    /// Somebody says that it can't be delivered.
+    Unreachable {
+        /// To whom it was sent.
+        to: IpAddr,
+    },
 }
 
 /// Sends echoes and takes the replies; never waits.
@@ -65,11 +80,11 @@ impl Pinger {
         })
     }
 
-    /// Waits for a reply, for a use of `waker`, or for `timeout` (`None`: for ever).
-    pub fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits for a reply, for a use of `waker`, for something to read in `other`, or for `timeout` (`None`: for ever).
+    pub fn wait(&self, waker: &Waker, other: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let v6 = self.v6.as_ref().unwrap_or(&self.v4);
         let mut fds =
-            [&waker.as_fd(), &self.v4.as_fd(), &v6.as_fd()].map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+            [waker.as_fd(), other, self.v4.as_fd(), v6.as_fd()].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, timeout.map(clock::timespec).as_ref()) {
             Ok(_) => {
                 waker.take();
@@ -95,7 +110,7 @@ impl Pinger {
     }
 
     /// The next reply that has arrived, if any.
-    pub fn take_reply(&mut self, now: Micros) -> Option<Reply> {
+    pub fn take_reply(&mut self, now: Micros) -> Option<News> {
         read_replies(&self.v4, true, self.identifier, now).or_else(|| {
             self.v6
                 .as_ref()
@@ -104,19 +119,26 @@ impl Pinger {
     }
 }
 
-/// A raw ICMP socket that hears echo replies only.
+/// A raw ICMP socket that hears echo replies and "unreachable" only.
 fn echo_socket(domain: Domain, protocol: Protocol) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
     socket.set_mark(MARK)?;
     let filtered = if domain == Domain::IPV4 {
         // linux/icmp.h: a set bit blocks that type.
         const ICMP_FILTER: libc::c_int = 1;
-        set_filter(&socket, libc::SOL_RAW, ICMP_FILTER, &[!(1u32 << ECHO_V4.1)])
+        set_filter(
+            &socket,
+            libc::SOL_RAW,
+            ICMP_FILTER,
+            &[!(1u32 << ECHO_V4.1 | 1 << UNREACHABLE_V4.0)],
+        )
     } else {
         // linux/icmpv6.h: the same with 256 types.
         const ICMPV6_FILTER: libc::c_int = 1;
         let mut blocked = [u32::MAX; 8];
-        blocked[usize::from(ECHO_V6.1) / 32] &= !(1 << (ECHO_V6.1 % 32));
+        for kind in [ECHO_V6.1, UNREACHABLE_V6.0] {
+            blocked[usize::from(kind) / 32] &= !(1 << (kind % 32));
+        }
         set_filter(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &blocked)
     };
     filtered.map(|()| socket)
@@ -159,15 +181,19 @@ fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECH
 }
 
 /// Reads until a reply to us, or until there is nothing left. Strangers' replies are skipped.
-fn read_replies(socket: &Socket, with_ip_header: bool, identifier: u16, now: Micros) -> Option<Reply> {
+fn read_replies(socket: &Socket, with_ip_header: bool, identifier: u16, now: Micros) -> Option<News> {
     let mut buffer = [0u8; READ_LEN];
     loop {
         let (len, from) = receive(socket, &mut buffer)?;
-        if let Some(sent) = parse_reply(buffer.get(..len)?, with_ip_header, identifier) {
-            // A time that lies ahead of now is not one that we sent.
-            if let Some(rtt) = now.checked_sub(sent) {
-                return Some(Reply { from, rtt });
+        match parse_reply(buffer.get(..len)?, with_ip_header, identifier) {
+            Some(Answer::Echo { sent }) => {
+                // A time that lies ahead of now is not one that we sent.
+                if let Some(rtt) = now.checked_sub(sent) {
+                    return Some(News::Echo { from, rtt });
+                }
             }
+            Some(Answer::Unreachable { to }) => return Some(News::Unreachable { to }),
+            None => {}
         }
     }
 }
@@ -179,18 +205,47 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> Option<(usize, IpAddr)> {
     Some((len, from.ip()))
 }
 
-/// The time that we wrote into the echo, if this is an answer to one of ours.
-fn parse_reply(packet: &[u8], with_ip_header: bool, identifier: u16) -> Option<Micros> {
-    let (icmp, kind) = if with_ip_header {
-        let header = usize::from(packet.first()? & 0x0f) * 4;
-        (packet.get(header..)?, ECHO_V4.1)
+/// What a packet says of one of our echoes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// The time that we wrote into it.
+    Echo { sent: Micros },
+    /// To whom we sent it.
+    Unreachable { to: IpAddr },
+}
+
+fn parse_reply(packet: &[u8], with_ip_header: bool, identifier: u16) -> Option<Answer> {
+    let (icmp, kind, (error, codes)) = if with_ip_header {
+        (behind_v4(packet)?, ECHO_V4.1, UNREACHABLE_V4)
     } else {
-        (packet, ECHO_V6.1)
+        (packet, ECHO_V6.1, UNREACHABLE_V6)
     };
     let (header, data) = icmp.split_at_checked(ICMP_HEADER)?;
-    let ours = header[0] == kind && header[4..6] == identifier.to_be_bytes();
-    ours.then(|| data.first_chunk().map(|t| Micros::from_ne_bytes(*t)))
-        .flatten()
+    if header[0] == kind && header[4..6] == identifier.to_be_bytes() {
+        let sent = data.first_chunk().map(|t| Micros::from_ne_bytes(*t))?;
+        return Some(Answer::Echo { sent });
+    }
+    if header[0] == error && codes.contains(&header[1]) {
+        let to = echo_quoted(data, with_ip_header, identifier)?;
+        return Some(Answer::Unreachable { to });
+    }
+    None
+}
+
+/// What stands behind an IPv4 header.
+fn behind_v4(packet: &[u8]) -> Option<&[u8]> {
+    let header = usize::from(packet.first()? & 0x0f) * 4;
+    packet.get(header..)
+}
+
+/// To whom the packet was sent that an error quotes (RFC 792, RFC 4443 section 3.1), if it is an echo of ours.
+fn echo_quoted(packet: &[u8], v4: bool, identifier: u16) -> Option<IpAddr> {
+    let (to, echo, kind) = if v4 {
+        (ip_of(packet.get(16..20)?)?, behind_v4(packet)?, ECHO_V4.0)
+    } else {
+        (ip_of(packet.get(24..V6_HEADER)?)?, packet.get(V6_HEADER..)?, ECHO_V6.0)
+    };
+    (*echo.first()? == kind && *echo.get(4..6)? == identifier.to_be_bytes()).then_some(to)
 }
 
 #[cfg(test)]
@@ -201,7 +256,7 @@ mod tests {
     fn an_echo_comes_back_as_its_own_reply() {
         let mut packet = build_echo(ECHO_V6.0, 0x1234, 7, 99).to_vec();
         packet[0] = ECHO_V6.1;
-        assert_eq!(parse_reply(&packet, false, 0x1234), Some(99));
+        assert_eq!(parse_reply(&packet, false, 0x1234), Some(Answer::Echo { sent: 99 }));
         assert_eq!(parse_reply(&packet, false, 0x1235), None, "another program's");
         packet[0] = ECHO_V6.0;
         assert_eq!(parse_reply(&packet, false, 0x1234), None, "a request");
@@ -210,12 +265,40 @@ mod tests {
         v4.extend(build_echo(ECHO_V4.1, 0x1234, 7, 98));
         assert_eq!(
             parse_reply(&v4, true, 0x1234),
-            Some(98),
+            Some(Answer::Echo { sent: 98 }),
             "behind an IPv4 header with options"
         );
         for len in 0..v4.len() {
             assert_eq!(parse_reply(&v4[..len], true, 0x1234), None, "cut to {len}");
         }
+    }
+
+    #[test]
+    fn an_error_names_whom_our_echo_did_not_reach() {
+        let mut quoted = vec![0x45; 16];
+        quoted.extend([10, 0, 2, 2]);
+        quoted.extend(build_echo(ECHO_V4.0, 0x1234, 7, 98));
+        let error = |code| [&[0x45; 20][..], &[UNREACHABLE_V4.0, code, 0, 0, 0, 0, 0, 0], &quoted].concat();
+        let to = IpAddr::from([10, 0, 2, 2]);
+        assert_eq!(parse_reply(&error(1), true, 0x1234), Some(Answer::Unreachable { to }));
+        assert_eq!(parse_reply(&error(3), true, 0x1234), None, "a port");
+        assert_eq!(parse_reply(&error(1), true, 0x1235), None, "another program's");
+        for len in 0..54 {
+            assert_eq!(parse_reply(&error(1)[..len], true, 0x1234), None, "cut to {len}");
+        }
+
+        let machine: IpAddr = "fd00::9".parse().unwrap();
+        let IpAddr::V6(v6) = machine else {
+            panic!("an IPv6 address")
+        };
+        let mut error = vec![UNREACHABLE_V6.0, 3, 0, 0, 0, 0, 0, 0];
+        error.extend([0; 24]);
+        error.extend(v6.octets());
+        error.extend(build_echo(ECHO_V6.0, 0x1234, 7, 98));
+        assert_eq!(
+            parse_reply(&error, false, 0x1234),
+            Some(Answer::Unreachable { to: machine })
+        );
     }
 
     #[test]
@@ -242,7 +325,10 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 pinger.take_reply(clock::now())
             });
-            assert_eq!(reply.map(|r| r.from), Some(to));
+            assert!(
+                matches!(reply, Some(News::Echo { from, .. }) if from == to),
+                "{to}: {reply:?}"
+            );
         }
     }
 }

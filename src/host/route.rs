@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use anyhow::{Context, bail};
 use rustix::net::sockopt;
 
-use super::netlink::{Message, Socket, attributes, messages, request, u32_at};
+use super::netlink::{Message, Socket, attributes, ip_of, messages, request, u32_at};
 use crate::config::HostPath;
 
 /// Where packets to an address go.
@@ -133,12 +133,8 @@ fn parse_address(message: Message<'_>) -> Option<LocalAddress> {
             .map(|(_, value)| value)
     };
     let bytes = get(LOCAL).or_else(|| get(ADDRESS))?;
-    let ip = match bytes.len() {
-        4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
-        _ => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
-    };
     Some(LocalAddress {
-        ip,
+        ip: ip_of(bytes)?,
         ifindex: u32_at(message.payload, IFINDEX)?,
     })
 }

@@ -237,3 +237,45 @@ fn a_fin_that_was_lost_behind_a_replayed_one_is_known() {
     t.wait(20_000 * MS);
     assert_eq!(t.engine.status().services[0].flows, 0);
 }
+
+/// What the engine suspects m0 of, and when, while `time` passes in steps of a millisecond.
+fn suspicions(t: &mut Talk, time: Micros) -> Vec<(Micros, Reason)> {
+    let start = t.now;
+    let mut all = vec![];
+    while t.now < start + time {
+        t.wait(MS);
+        while let Some(event) = t.engine.take_event() {
+            match event {
+                Event::Suspect { machine, reason } if machine == machine_ref(0) => all.push((t.now - start, reason)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn an_original_that_says_nothing_while_a_replica_speaks_is_suspected() {
+    let mut t = Talk::established(2);
+    t.machine(0, words(1, 1, b"one"));
+    t.machine(1, words(1, 1, b"one"));
+    assert_eq!(suspicions(&mut t, 50 * MS), [], "level");
+    t.machine(1, words(4, 1, b"two"));
+    let silence = (5 * MS, Reason::Silence);
+    assert_eq!(
+        suspicions(&mut t, 9 * MS),
+        [silence],
+        "all is acknowledged, as in a download"
+    );
+    t.machine(0, words(4, 1, b"t"));
+    assert_eq!(suspicions(&mut t, 4 * MS), [], "it speaks, if slowly");
+    assert_eq!(suspicions(&mut t, MS), [(MS, Reason::Silence)]);
+}
+
+#[test]
+fn an_original_that_was_cleared_is_suspected_again_after_longer_and_longer() {
+    let mut t = Talk::established(2);
+    t.machine(1, words(1, 1, b"one"));
+    let at: Vec<Micros> = suspicions(&mut t, 400 * MS).iter().map(|s| s.0 / MS).collect();
+    assert_eq!(at, [5, 15, 35, 75, 155, 255, 355], "in milliseconds");
+}

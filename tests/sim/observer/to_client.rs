@@ -287,7 +287,10 @@ impl Observer {
             flow.whole
         );
         same_bytes(p, bytes, start, flow.acked, &script.down, "the service's")?;
-        flow.told.sent = flow.told.sent.max(end as u64);
+        if p.seq_len() > 0 {
+            // A bare acknowledgement from beyond a hole gives the client nothing up to there.
+            flow.told.sent = flow.told.sent.max(end as u64);
+        }
         Ok(())
     }
 }

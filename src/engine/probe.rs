@@ -1,0 +1,50 @@
+//! R14's probe: a SYN to a machine's service port.
+
+use std::net::SocketAddr;
+
+use super::spec::{MachineRef, Micros};
+use super::{Engine, Outbox, handshake, ports, pump};
+use crate::wire::{Flags, Options, Segment, Seq};
+
+/// What a probe's number grows by is time in units of this many microseconds. A probe that comes within four seconds of another then lies in
+/// the window that the machine's answer to the other has offered (64 KiB), as [`Engine::probe`] needs it.
+const PROBE_TICK: Micros = 64;
+
+impl Engine {
+    /// Appends a probe to `machine`: a SYN from the PSC's reserved port to the service port (R14). Its answer comes back
+    /// through [`Engine::handle_packet`], where it counts as life (`DropReason::ProbeReply`) and is reset.
+    pub fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
+        if self.down_flag(machine).is_none() {
+            return;
+        }
+        let psc = self.cx.service(machine.service).psc;
+        let mut segment = Segment {
+            src: SocketAddr::new(psc.ip(), ports::PROBE_PORT),
+            dst: self.cx.machine(machine.service, machine.machine).addr,
+            seq: self.probe_seq(now),
+            ack: Seq(0),
+            flags: Flags::RST,
+            window: 0,
+            urgent: 0,
+            options: Options::default(),
+            payload: (&[], &[]),
+        };
+        // The last probe's half-open connection is still there if our RST for its SYN/ACK was lost; a SYN that meets it is answered with a
+        // RST by Linux where it lies in the window, as if nobody listened, and at most twice a second where not. A RST in the window ends
+        // it; one that finds nothing is ignored (RFC 9293 sections 3.10.7.2 and 3.10.7.4).
+        pump::send(&mut self.cx, &segment, out);
+        segment.flags = Flags::SYN;
+        segment.window = 1_024;
+        segment.options.mss = Some(handshake::default_mss(psc.ip()));
+        pump::send(&mut self.cx, &segment, out);
+    }
+
+    /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock and a secret.
+    fn probe_seq(&self, now: Micros) -> Seq {
+        let key = self.cx.spec.hash_key;
+        let secret = u32::from_le_bytes([key[0], key[1], key[2], key[3]]);
+        #[expect(clippy::cast_possible_truncation, reason = "a clock modulo 2³² is meant")]
+        let clock = (now / PROBE_TICK) as u32;
+        Seq(secret).add(clock)
+    }
+}
