@@ -83,7 +83,7 @@ impl Roster {
             psc: spec.psc,
             successor: spec.successor,
             original: MachineId(0),
-            machines: spec.machines.iter().map(|m| Machine::new(m)).collect(),
+            machines: spec.machines.iter().map(Machine::new).collect(),
             last_takeover: None,
         };
         Self {

@@ -19,6 +19,7 @@ mod hostile;
 )]
 mod lab;
 mod proof;
+mod signs;
 #[allow(dead_code, reason = "shared with the long soak; the short form uses its part")]
 mod soak;
 mod transfer;
