@@ -223,7 +223,7 @@ impl Coordinator {
                         {
                             record.echo_rtt = Some(rtt);
                             self.ears.heard.note(machine, now);
-                            self.detector.handle_probe_reply(now, machine);
+                            self.detector.handle_probe_reply(now.saturating_sub(rtt), now, machine);
                         }
                     }
                 }
@@ -261,7 +261,7 @@ impl Coordinator {
     fn handle_notices(&mut self) {
         while let Ok(notice) = self.ears.notices.try_recv() {
             match notice {
-                Notice::ProbeReply { at, machine } => self.detector.handle_probe_reply(at, machine),
+                Notice::ProbeReply { at, sent, machine } => self.detector.handle_probe_reply(sent, at, machine),
                 Notice::Event {
                     at,
                     event: Event::Suspect { machine, reason },

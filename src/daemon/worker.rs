@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::heard::LastHeard;
 use super::pacer::Pacer;
-use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
+use crate::engine::{Command, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
 use crate::host::memory;
@@ -73,6 +73,8 @@ pub enum Notice {
     ProbeReply {
         /// When.
         at: Micros,
+        /// When that had been sent.
+        sent: Micros,
         /// Who.
         machine: MachineRef,
     },
@@ -196,15 +198,14 @@ impl<Q: PacketQueue> Worker<Q> {
             let taken = queue.receive(&mut |meta, packet| {
                 let now = clock::now();
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
-                spoke = engine
-                    .heard()
-                    .map(|machine| (now, machine, verdict == Verdict::Drop(DropReason::ProbeReply)));
+                spoke = engine.heard().map(|machine| (now, machine, engine.probe_age()));
                 verdict
             });
-            if let Some((at, machine, to_probe)) = spoke {
+            if let Some((at, machine, probe_age)) = spoke {
                 self.lines.heard.note(machine, at);
-                if to_probe {
-                    self.tell(Notice::ProbeReply { at, machine });
+                if let Some(age) = probe_age {
+                    let sent = at.saturating_sub(age);
+                    self.tell(Notice::ProbeReply { at, sent, machine });
                     self.lines.coordinator.wake();
                 }
             }
@@ -328,7 +329,7 @@ mod tests {
     use super::*;
     use crate::engine::{
         Checksum, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta,
-        Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
+        Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
     };
     use crate::host::queue::Ready;
 

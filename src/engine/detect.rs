@@ -8,6 +8,9 @@
 //! machine far away is not dead. Evidence of many flows counts together: what any of them hears ends the burst for all, and where many
 //! fall silent at once, or somebody else says that the machine can't be reached, the burst is one probe shorter.
 
+mod way;
+
+use self::way::Way;
 use super::Reason;
 use super::spec::{MILLISECOND, MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
 use crate::mutant::{self, Mutation};
@@ -15,6 +18,9 @@ use crate::mutant::{self, Mutation};
 /// The least wait between two probes of a machine that was never heard of: three of them outlast the second after which a lost question for
 /// its link-layer address is asked again (RFC 4861 section 10; Linux waits as long with ARP).
 const UNMEASURED: Micros = 400 * MILLISECOND;
+
+/// A machine that speaks all the time is probed nevertheless after so many intervals, to learn how long its way is now.
+const MEASURE: u64 = 10;
 
 /// So many flows that fall silent together are as good as a probe that nobody answers.
 const MANY: u32 = 16;
@@ -63,10 +69,7 @@ struct Watch {
     probes: u32,
     floor: Micros,
     interval: Micros,
-    /// The earliest probe that has not been answered.
-    asked_at: Option<Micros>,
-    /// Round-trip time of probes: follows a rise at once, a fall slowly.
-    rtt: Option<Micros>,
+    way: Way,
 }
 
 /// Watches the machines of all services.
@@ -93,8 +96,7 @@ impl Detector {
                 probes: service.detect.probes.max(1),
                 floor: service.detect.floor,
                 interval: service.detect.probe_interval.max(1),
-                asked_at: None,
-                rtt: None,
+                way: Way::default(),
             })
         });
         Self {
@@ -126,13 +128,10 @@ impl Detector {
         }
     }
 
-    /// The answer to a probe, which counts as life and measures the way.
-    pub fn handle_probe_reply(&mut self, at: Micros, machine: MachineRef) {
-        if let Some(watch) = self.watch(machine)
-            && let Some(asked_at) = watch.asked_at.take()
-        {
-            let sample = at.saturating_sub(asked_at);
-            watch.rtt = Some(watch.rtt.map_or(sample, |rtt| sample.max((7 * rtt + sample) / 8)));
+    /// The answer, `at` a time, to a probe that was sent at another: it counts as life and measures the way.
+    pub fn handle_probe_reply(&mut self, sent: Micros, at: Micros, machine: MachineRef) {
+        if let Some(watch) = self.watch(machine) {
+            watch.way.answered(sent, at);
         }
         self.handle_heard(at, machine);
     }
@@ -153,7 +152,7 @@ impl Detector {
         if let Some(watch) = self.watch(machine) {
             watch.down = true;
             watch.burst = None;
-            watch.asked_at = None;
+            watch.way.forget();
         }
     }
 
@@ -163,7 +162,7 @@ impl Detector {
             watch.down = false;
             watch.burst = None;
             // Its absence is no part of its way.
-            watch.asked_at = None;
+            watch.way.forget();
             watch.heard_at = now.saturating_sub(watch.interval);
             watch.probed_at = 0;
         }
@@ -191,7 +190,9 @@ impl Watch {
     fn deadline(&self) -> Micros {
         match self.burst {
             Some(burst) => burst.next_at,
-            None => self.heard_at.max(self.probed_at) + self.interval,
+            None if self.way.is_doubtful() => self.probed_at,
+            // A burst like any other: whoever speaks ends it.
+            None => (self.heard_at.max(self.probed_at) + self.interval).min(self.probed_at + MEASURE * self.interval),
         }
     }
 
@@ -232,7 +233,7 @@ impl Watch {
         } else {
             self.interval.max(UNMEASURED)
         };
-        let trip = self.rtt.map_or(unmeasured, |rtt| 2 * rtt);
+        let trip = self.way.round_trip().map_or(unmeasured, |rtt| 2 * rtt);
         (self.floor / 2).max(trip).max(1)
     }
 
@@ -253,7 +254,7 @@ impl Watch {
             burst.next_at = next_at;
             self.burst = Some(burst);
             self.probed_at = now;
-            self.asked_at = self.asked_at.or(Some(now));
+            self.way.ask(now);
             return Some(Action::Probe { machine: self.machine });
         }
         let (reason, suspected_at) = (burst.reason, burst.since);
@@ -322,7 +323,13 @@ mod tests {
     fn measured() -> Detector {
         let mut d = detector();
         assert_eq!(d.poll(100 * MS), Some(Action::Probe { machine: A }));
-        d.handle_probe_reply(100 * MS + 100, A);
+        d.handle_probe_reply(100 * MS, 100 * MS + 100, A);
+        assert_eq!(
+            d.poll(100 * MS + 100),
+            Some(Action::Probe { machine: A }),
+            "once more, to be sure"
+        );
+        d.handle_probe_reply(100 * MS + 100, 100 * MS + 200, A);
         d
     }
 
@@ -372,7 +379,9 @@ mod tests {
     fn a_machine_far_away_is_given_two_round_trips_a_probe() {
         let mut d = detector();
         assert_eq!(d.poll(100 * MS), Some(Action::Probe { machine: A }));
-        d.handle_probe_reply(130 * MS, A);
+        d.handle_probe_reply(100 * MS, 130 * MS, A);
+        assert_eq!(d.poll(130 * MS), Some(Action::Probe { machine: A }));
+        d.handle_probe_reply(130 * MS, 160 * MS, A);
         d.handle_suspect(140 * MS, A, Reason::Silence);
         assert!(d.poll(140 * MS).is_some());
         assert_eq!(d.next_deadline(), Some(200 * MS));
@@ -424,6 +433,18 @@ mod tests {
             suspected_at: 201 * MS,
         };
         assert_eq!(d.poll(205 * MS), Some(down));
+    }
+
+    #[test]
+    fn a_machine_that_speaks_all_the_time_is_measured_now_and_then() {
+        let mut d = measured();
+        let asked_at = (101..).find(|at| {
+            d.handle_heard(at * MS, A);
+            d.poll(at * MS).is_some()
+        });
+        assert_eq!(asked_at, Some(1_101));
+        d.handle_heard(1_102 * MS, A);
+        assert_eq!(d.poll(1_110 * MS), None, "nothing is suspected");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Engine {
         }
         self.heard = Some(id);
         let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
-            return self.stranger_machine(id, p);
+            return self.stranger_machine(now, id, p);
         };
         let Some(flow) = self.flows.get_mut(key) else {
             return Verdict::Drop(DropReason::UnknownFlow);
@@ -46,12 +46,13 @@ impl Engine {
     }
 
     /// A machine speaks, and no flow knows of it: the answer to a probe, or something stale (R19).
-    fn stranger_machine(&mut self, id: MachineRef, p: &Parsed) -> Verdict {
+    fn stranger_machine(&mut self, now: Micros, id: MachineRef, p: &Parsed) -> Verdict {
         let service = self.cx.service(id.service);
         let is_probe = p.dst == SocketAddr::new(service.psc.ip(), ports::PROBE_PORT);
         self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
         if is_probe {
             self.cx.stats.count(Counter::ProbeReplies);
+            self.probe_age = self.age_of_probe(now, p.ack);
             return Verdict::Drop(DropReason::ProbeReply);
         }
         Verdict::Drop(DropReason::UnknownFlow)

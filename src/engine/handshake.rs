@@ -274,7 +274,7 @@ impl Flow {
         let leg = self.original_mut();
         leg.open(now, p.seq, p.window, accepted, own.min(common));
         if let Some(sent) = leg.syn_sent {
-            leg.sender.rtt.sample(now.saturating_sub(sent));
+            leg.sender.rtt.sample_syn(now.saturating_sub(sent));
         }
         leg.eligible = true;
         (own, common)
@@ -339,7 +339,7 @@ impl Flow {
         if let Some(sent) = leg.syn_sent
             && leg.sender.rtt.backoffs() == 0
         {
-            leg.sender.rtt.sample(now.saturating_sub(sent));
+            leg.sender.rtt.sample_syn(now.saturating_sub(sent));
         }
         leg.sender.rtt.reset_backoff();
         leg.eligible = eligible;

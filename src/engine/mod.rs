@@ -73,6 +73,7 @@ pub struct Engine {
     burdened: bool,
     generation: u32,
     heard: Option<MachineRef>,
+    probe_age: Option<Micros>,
 }
 
 impl Engine {
@@ -91,6 +92,7 @@ impl Engine {
             burdened: false,
             generation: 0,
             heard: None,
+            probe_age: None,
         }
     }
 
@@ -98,6 +100,7 @@ impl Engine {
     pub fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict {
         self.cx.stats.count(Counter::PacketsIn);
         self.heard = None;
+        self.probe_age = None;
         let verdict = match Parsed::parse(packet) {
             // Nobody has looked at it on the way here, and replicas get its bytes with a checksum of the engine's own making.
             Ok(parsed) if meta.checksum == Checksum::Complete && !tcp_checksum_ok(packet, &parsed) => {
@@ -247,6 +250,12 @@ impl Engine {
     #[must_use]
     pub fn heard(&self) -> Option<MachineRef> {
         self.heard
+    }
+
+    /// How long ago the probe was sent that the last packet answers, in microseconds; `None` if it answers none.
+    #[must_use]
+    pub fn probe_age(&self) -> Option<Micros> {
+        self.probe_age
     }
 
     /// What it was told at its start.

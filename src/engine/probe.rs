@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 
-use super::spec::{MachineRef, Micros};
+use super::spec::{MachineRef, Micros, SECOND};
 use super::{Engine, Outbox, handshake, ports, pump};
 use crate::wire::{Flags, Options, Segment, Seq};
 
 /// What a probe's number grows by is time in units of this many microseconds. A probe that comes within four seconds of another then lies in
 /// the window that the machine's answer to the other has offered (64 KiB), as [`Engine::probe`] needs it.
 const PROBE_TICK: Micros = 64;
+
+/// For how long the answer to a probe is believed.
+const PROBE_MEMORY: Micros = 10 * SECOND;
 
 impl Engine {
     /// Appends a probe to `machine`: a SYN from the PSC's reserved port to the service port (R14). Its answer comes back
@@ -37,6 +40,13 @@ impl Engine {
         segment.window = 1_024;
         segment.options.mss = Some(handshake::default_mss(psc.ip()));
         pump::send(&mut self.cx, &segment, out);
+    }
+
+    /// How long ago the probe was sent, in microseconds, that is answered with this acknowledgement. `None` if it is none of the last seconds:
+    /// only such an answer is believed (R22).
+    pub(super) fn age_of_probe(&self, now: Micros, ack: Seq) -> Option<Micros> {
+        let age = Micros::from(self.probe_seq(now).0.wrapping_sub(ack.0.wrapping_sub(1))) * PROBE_TICK;
+        (age <= PROBE_MEMORY).then_some(age)
     }
 
     /// The number of a probe sent now. RFC 6528: none that a third party can guess; a clock and a secret.

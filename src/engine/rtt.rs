@@ -14,6 +14,8 @@ pub struct Rtt {
     variation: u32,
     floor: u32,
     backoff: u8,
+    /// Only a SYN has been measured.
+    provisional: bool,
 }
 
 fn narrow(time: Micros) -> u32 {
@@ -30,12 +32,22 @@ impl Rtt {
             variation: 0,
             floor: narrow(floor),
             backoff: 0,
+            provisional: false,
         }
+    }
+
+    /// Takes a measurement of a SYN: it holds until there is one of data. A SYN may have waited for a link-layer address (up to a second), or
+    /// for a link to come up, and at 1/8 a sample that would make a machine seem far away for the next fifty round trips.
+    pub fn sample_syn(&mut self, rtt: Micros) {
+        self.smoothed = None;
+        self.sample(rtt);
+        self.provisional = true;
     }
 
     /// Takes a measurement of a segment that was sent only once (Karn's algorithm is the caller's part).
     pub fn sample(&mut self, rtt: Micros) {
-        match self.smoothed {
+        let provisional = std::mem::take(&mut self.provisional);
+        match self.smoothed.filter(|_| !provisional) {
             // RFC 6298 (2.2)
             None => {
                 self.smoothed = Some(narrow(rtt));
@@ -86,6 +98,17 @@ impl Rtt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_syn_is_measured_until_there_is_something_better() {
+        let mut rtt = Rtt::new(10_000);
+        rtt.sample_syn(900_000);
+        assert_eq!(rtt.smoothed(), Some(900_000));
+        rtt.sample(800);
+        assert_eq!((rtt.smoothed(), rtt.timeout()), (Some(800), 10_000));
+        rtt.sample(1_600);
+        assert_eq!(rtt.smoothed(), Some(900));
+    }
 
     #[test]
     fn timeout_follows_rfc_6298() {
