@@ -13,8 +13,8 @@ pub struct Way {
     asked_at: Option<Micros>,
     /// Follows a rise at once, a fall slowly.
     round_trip: Option<Micros>,
-    /// The last sample wants to be confirmed.
-    doubtful: bool,
+    /// When a sample came in that a later probe is to confirm.
+    doubted_at: Option<Micros>,
 }
 
 /// What the clock that an answer's time of sending was read from may be coarser or earlier by than ours.
@@ -35,14 +35,19 @@ impl Way {
         } else if self.round_trip.is_some() {
             return;
         }
-        let (known, doubted) = (self.round_trip.filter(|_| !self.doubtful), self.doubtful);
-        self.doubtful = !doubted && known.is_none_or(|rtt| sample > 2 * rtt);
+        if self.doubted_at.is_some_and(|doubted| sent + TOLERANCE < doubted) {
+            // It waited for the same.
+            return;
+        }
+        let known = self.round_trip.filter(|_| self.doubted_at.is_none());
+        let doubtful = self.doubted_at.is_none() && known.is_none_or(|rtt| sample > 2 * rtt);
+        self.doubted_at = doubtful.then_some(at);
         self.round_trip = Some(known.map_or(sample, |rtt| sample.max((3 * rtt + sample) / 4)));
     }
 
     /// The next probe should be sent at once.
     pub fn is_doubtful(&self) -> bool {
-        self.doubtful && self.asked_at.is_none()
+        self.doubted_at.is_some() && self.asked_at.is_none()
     }
 
     /// What was asked will not be answered: the machine was away.
@@ -72,9 +77,11 @@ mod tests {
     #[test]
     fn a_long_way_is_believed_when_it_is_measured_twice() {
         let mut way = Way::default();
+        let mut now = 0;
         let mut measure = |sample: Micros| {
-            way.ask(5_000_000);
-            way.answered(5_000_000, 5_000_000 + sample);
+            way.ask(now);
+            way.answered(now, now + sample);
+            now += sample;
             (way.round_trip().unwrap(), way.is_doubtful())
         };
         assert_eq!(measure(900_000), (900_000, true), "the first");
@@ -88,6 +95,19 @@ mod tests {
             (900_000, false),
             "whatever it says, this is the measure"
         );
+    }
+
+    #[test]
+    fn two_probes_that_waited_for_the_same_do_not_confirm_each_other() {
+        let mut way = Way::default();
+        way.ask(0);
+        way.ask(400_000);
+        way.answered(0, 643_000);
+        way.answered(400_000, 643_000);
+        assert!(way.is_doubtful());
+        way.ask(643_100);
+        way.answered(643_100, 643_300);
+        assert_eq!((way.round_trip(), way.is_doubtful()), (Some(200), false));
     }
 
     #[test]
@@ -114,9 +134,15 @@ mod tests {
     #[test]
     fn it_follows_a_rise_at_once_and_a_fall_slowly() {
         let mut way = Way::default();
-        for (sample, expected) in [(900, 900), (900, 900), (100, 700), (100, 550), (600, 600)] {
-            way.ask(1_000_000);
-            way.answered(1_000_000, 1_000_000 + sample);
+        for (now, sample, expected) in [
+            (1, 900, 900),
+            (1_001, 900, 900),
+            (2_001, 100, 700),
+            (3_001, 100, 550),
+            (4_001, 600, 600),
+        ] {
+            way.ask(now);
+            way.answered(now, now + sample);
             assert_eq!(way.round_trip(), Some(expected));
         }
     }
