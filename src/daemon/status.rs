@@ -192,6 +192,8 @@ pub struct MachineReport {
     pub flows_as_original: usize,
     /// Flows that it follows.
     pub flows_as_replica: usize,
+    /// Of those, flows whose clients do not wait for it, since it is behind (R15).
+    pub flows_trailing: usize,
     /// Flows that it is taking over at this moment.
     pub flows_recovering: usize,
     /// Client bytes that it lacks in those.
@@ -364,6 +366,7 @@ fn service_report(s: &Sources<'_>, workers: &[WorkerStatus], id: ServiceId, serv
                 last_heard_ms: s.now.saturating_sub(heard) / crate::engine::MILLISECOND,
                 flows_as_original: total.original_of,
                 flows_as_replica: total.replica_of,
+                flows_trailing: total.trailing,
                 flows_recovering: total.recovering,
                 missing_input_bytes: total.missing_input,
                 missing_output_bytes: total.missing_output,
@@ -406,6 +409,7 @@ fn add_up<'a>(shards: impl Iterator<Item = &'a MachineStatus>) -> MachineStatus 
         total.missing_input += shard.missing_input;
         total.missing_output += shard.missing_output;
         total.replica_of += shard.replica_of;
+        total.trailing += shard.trailing;
         total.legs_diverged += shard.legs_diverged;
         total.outvoted += shard.outvoted;
         total.lag_bytes = total.lag_bytes.max(shard.lag_bytes);

@@ -11,6 +11,9 @@ impl Engine {
             Command::Down { machine } => self.machine_down(now, machine),
             Command::Up { machine } => {
                 let known = self.down_flag(machine).map(|down| *down = false);
+                if known.is_some() {
+                    self.cx.set_slow(machine, 0);
+                }
                 Outcome {
                     applied: known.is_some(),
                     ..Outcome::default()

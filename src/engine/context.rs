@@ -3,7 +3,7 @@
 use super::pos::Pos;
 use super::rtt::Rtt;
 use super::spec::{
-    DivergePolicy, EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Original, ServiceId,
+    DivergePolicy, EngineSpec, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Micros, Original, ServiceId,
     ServiceSpec,
 };
 use super::stats::{Counter, Stats};
@@ -41,6 +41,8 @@ pub struct Context {
     pub answers: Vec<Answer>,
     /// By service and machine: told down.
     pub down: Vec<Vec<bool>>,
+    /// By service and machine: until when new clients do not wait for it, since one has waited in vain (R15).
+    pub slow: Vec<Vec<Micros>>,
     /// By service: who serves new flows.
     pub current: Vec<MachineId>,
     /// By service: flows that have moved by plan since the coordinator was last told.
@@ -65,6 +67,7 @@ impl Context {
             budget: Budget::new(spec.limits.total_buffer),
             events: VecDeque::new(),
             answers: Vec::new(),
+            slow: spec.services.iter().map(|s| vec![0; s.machines.len()]).collect(),
             down: spec.services.iter().map(|s| vec![false; s.machines.len()]).collect(),
             diverged: spec
                 .services
@@ -87,6 +90,16 @@ impl Context {
 
     pub fn is_down(&self, service: ServiceId, machine: MachineId) -> bool {
         self.down[usize::from(service.0)][usize::from(machine.0)]
+    }
+
+    /// Whether new clients do not wait for this machine (R15).
+    pub fn is_slow(&self, now: Micros, id: MachineRef) -> bool {
+        now < self.slow[usize::from(id.service.0)][usize::from(id.machine.0)]
+    }
+
+    /// New clients do not wait for this machine until then (R15); 0 if they do.
+    pub fn set_slow(&mut self, id: MachineRef, until: Micros) {
+        self.slow[usize::from(id.service.0)][usize::from(id.machine.0)] = until;
     }
 
     /// The machines of a service that are up, in takeover order.

@@ -176,6 +176,8 @@ pub struct MachineStatus {
     pub missing_output: u64,
     /// Flows that it follows as a replica.
     pub replica_of: usize,
+    /// Of those, flows whose clients do not wait for it, since it is behind (R15).
+    pub trailing: usize,
     /// Smoothed round-trip time over its legs in microseconds; 0 if not measured.
     pub srtt_us: u64,
     /// The largest number of client bytes that one of its legs lacks.

@@ -20,12 +20,13 @@ pub struct Offer {
 }
 
 impl Flow {
+    /// The replicas that the client waits for.
     fn replicas(&self) -> impl Iterator<Item = &Leg> {
         let original = self.original;
         self.legs
             .iter()
             .enumerate()
-            .filter(move |(i, l)| *i != original && l.counts())
+            .filter(move |(i, l)| *i != original && l.counts() && !l.trails)
             .map(|(_, l)| l)
     }
 

@@ -6,7 +6,7 @@ use super::leg::{Leg, Mode};
 use super::pos::{Pos, pos_of};
 use super::rare::Rare;
 use super::sendbuf::SendBuffer;
-use super::spec::{MachineId, Micros, ServiceId};
+use super::spec::{MachineId, MachineRef, Micros, ServiceId};
 use super::{Checksum, Counter, DropReason, Reason, Verdict};
 use crate::wire::{Editor, Flags, Options, Parsed, SackBlocks, Seq, SynKeep};
 use std::net::{IpAddr, SocketAddr};
@@ -359,7 +359,10 @@ impl Flow {
         self.legs.reserve_exact(missing);
         for machine in cx.up(self.service) {
             if self.leg_of(machine).is_none() {
-                self.legs.push(Leg::new(machine, Mode::Relayed, rtt, now));
+                let service = self.service;
+                let mut leg = Leg::new(machine, Mode::Relayed, rtt, now);
+                leg.trails = cx.is_slow(now, MachineRef { service, machine });
+                self.legs.push(leg);
             }
         }
         (0..missing).for_each(|_| cx.stats.count(Counter::LegsOpened));

@@ -105,6 +105,8 @@ pub struct Leg {
     pub waits: Rare<Waits>,
     /// Its wait was given up: it is fed whatever it has sent (R23).
     pub unbound: bool,
+    /// The client does not wait for it: it is behind, and fed until it is level again (R15).
+    pub trails: bool,
     /// When the SYN was last sent; it is repeated after the estimator's timeout.
     pub syn_sent: Option<Micros>,
 }
@@ -137,6 +139,7 @@ impl Leg {
             progress_at: now,
             waits: Rare::new(),
             unbound: false,
+            trails: false,
             syn_sent: None,
         }
     }

@@ -32,6 +32,7 @@ mod stream;
 mod table;
 mod takeover;
 mod timers;
+mod trail;
 mod watch;
 
 use crate::wire::{ParseError, Parsed, tcp_checksum_ok};

@@ -1,5 +1,6 @@
 //! What the engine says by itself: segments and acknowledgements to legs (R3, R7, R23), acknowledgements to the client (R6).
 
+use super::Counter;
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::gate::Offer;
@@ -8,7 +9,6 @@ use super::outbox::Outbox;
 use super::pos::{Pos, length};
 use super::sender::{Plan, Supply};
 use super::spec::{Micros, ServiceSpec};
-use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
 use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps};
 
@@ -55,9 +55,7 @@ impl Flow {
         // Where nobody else can go on, it is asked on: the flow's own limits end that.
         let spare = index != self.original || self.has_heir(cx);
         if spare && self.legs[index].sender.rtt.backoffs() >= SYN_TRIES {
-            cx.stats.count(Counter::LegsEvicted);
-            self.drop_leg(index, &mut cx.budget);
-            cx.evict(self.machine_ref(index), Reason::ReplicaTimeout);
+            self.abandon(cx, index);
             if index == self.original && !self.is_over() {
                 self.replace_original(cx, now);
             }

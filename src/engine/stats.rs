@@ -59,6 +59,8 @@ named_enum! {
         LegsOpened => "legs_opened",
         /// Replica legs whose machine refused the connection.
         LegsRefused => "legs_refused",
+        /// Times that a client no longer waited for a replica that was behind (R15).
+        LegsTrailed => "legs_trailed",
         /// Replica legs evicted (R15).
         LegsEvicted => "legs_evicted",
         /// Legs that may not take over: they answered with other options than promised, were released past causality, or said something

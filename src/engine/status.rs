@@ -59,6 +59,7 @@ fn add_flow(service: &mut ServiceStatus, flow: &Flow) {
             }
         } else {
             status.replica_of += 1;
+            status.trailing += usize::from(leg.trails);
         }
         status.lag_bytes = status.lag_bytes.max(flow.missing(index).0);
         if let Some(srtt) = leg.sender.rtt.smoothed() {

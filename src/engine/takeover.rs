@@ -60,8 +60,8 @@ impl Flow {
         self.end_by_reset(cx, now);
     }
 
-    /// R16: the best of the open and eligible legs; failing that one that has had and said everything already, so that only
-    /// acknowledgements are left to be given; failing that one that is still being opened.
+    /// R16: the best of the open and eligible legs, of those that trail (R15) only if there are no others; failing that one that has had
+    /// and said everything already, so that only acknowledgements are left to be given; failing that one that is still being opened.
     fn successor(&self, cx: &Context) -> Option<usize> {
         let best = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
@@ -70,7 +70,8 @@ impl Flow {
                 // Of equals the first in the list.
                 .min_by_key(|i| self.demerit(cx, *i))
         };
-        best(&|l| l.is_open() && l.eligible)
+        best(&|l| l.is_open() && l.eligible && !l.trails)
+            .or_else(|| best(&|l| l.is_open() && l.eligible))
             .or_else(|| best(&|l| l.state == LegState::Finished))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
@@ -143,6 +144,7 @@ impl Flow {
         self.behind_since = None;
         let leg = &mut self.legs[next];
         leg.set_holding(None);
+        leg.trails = false;
         leg.ack_due = true;
         cx.stats.count(Counter::Takeovers);
     }

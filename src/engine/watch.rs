@@ -7,9 +7,9 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
-use super::pos::{Pos, span};
+use super::pos::Pos;
 use super::sender::Expiry;
-use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
+use super::spec::{MILLISECOND, MachineRef, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
@@ -29,28 +29,33 @@ fn asks_at(leg: &Leg, since: Micros) -> Micros {
 
 impl Flow {
     /// Takes note of who waits for whom, after the flow's work is done.
-    pub fn watch(&mut self, cx: &Context, now: Micros) {
+    pub fn watch(&mut self, cx: &mut Context, now: Micros) {
         let slack = cx.slack(self.service);
         let original = self.original();
         let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
-        let full = self.buffer.is_crowded()
-            || self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
+        let full = self.buffer_is_full(cx);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
         let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
+            // R15: it holds the client up if the client could be told more, or could send more, without it; one that trails would.
+            let holds = leg.acked() + slack < acked
+                || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
+                || (full && leg.acked() <= base && leg.acked() < acked);
+            let done = leg.state == LegState::Finished || (over && leg.is_open() && leg.acked() >= acked);
+            if leg.trails && (done || (leg.is_open() && !holds)) {
+                leg.trails = false;
+                let (service, machine) = (self.service, leg.machine);
+                cx.set_slow(MachineRef { service, machine }, 0);
+            }
             if index == index_of_original || !leg.counts() || over {
                 leg.set_holding(None);
                 continue;
             }
             // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
             ahead |= leg.acked() > acked || leg.sent > said;
-            // R15: it holds the client up if the client could be told more, or could send more, without it.
-            let holds = leg.acked() + slack < acked
-                || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
-                || (full && leg.acked() <= base && leg.acked() < acked);
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
             let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
             let since = leg.waits.holding_since.or(Some(now));
@@ -90,7 +95,7 @@ impl Flow {
         let holding = leg
             .waits
             .holding_since
-            .map(|at| at.max(leg.progress_at) + cx.service(self.service).replica_timeout);
+            .map(|at| at.max(leg.progress_at) + self.patience_with(cx, leg));
         let asking = leg.waits.blocked_since.map(|since| asks_at(leg, since));
         let release = self.release_at(cx, leg);
         let closing = self.is_over().then(|| leg.progress_at + cx.spec.limits.close_timeout);
@@ -98,7 +103,7 @@ impl Flow {
     }
 
     /// R23: when a leg is fed although its machine has not said what the client had read. A replica's wait is given up when the client has
-    /// waited for it, well before it would be evicted; while the original is no further, nothing would be gained. An original that
+    /// waited for it, or it has trailed, well before it would be out; while the original is no further, nothing would be gained. An original that
     /// recovers holds up everything; a replica that may lag without bounds holds up nobody. When the conversation is over nobody is held
     /// up either, but what is left is to be heard before the leg is reset (R24).
     fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
@@ -114,7 +119,7 @@ impl Flow {
             MaxLag::Bytes(_) => leg
                 .waits
                 .holding_since
-                .map(|since| since.max(blocked) + timeout / 4 * 3),
+                .map(|since| since.max(blocked) + self.patience_in_all(cx) / 4 * 3),
             MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
         }
     }
@@ -180,7 +185,6 @@ impl Flow {
 
     fn on_leg_timer(&mut self, cx: &mut Context, now: Micros, index: usize) {
         let release = self.release_at(cx, &self.legs[index]);
-        let timeout = cx.service(self.service).replica_timeout;
         let leg = &mut self.legs[index];
         if !leg.counts() || leg.mode != Mode::Relayed {
             return;
@@ -211,11 +215,9 @@ impl Flow {
             }
         }
         let leg = &self.legs[index];
-        let held = leg.waits.holding_since.map(|at| at.max(leg.progress_at) + timeout);
-        if held.is_some_and(|at| now >= at) {
-            cx.stats.count(Counter::LegsEvicted);
-            self.drop_leg(index, &mut cx.budget);
-            cx.evict(self.machine_ref(index), Reason::ReplicaTimeout);
+        let held = leg.waits.holding_since.map(|at| at.max(leg.progress_at));
+        if held.is_some_and(|at| now >= at + self.patience_with(cx, leg)) {
+            self.lose_patience(cx, now, index);
         }
     }
 }

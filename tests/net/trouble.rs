@@ -147,23 +147,25 @@ fn no_reset_leaves(end: impl FnOnce(&mut Engine)) {
     let hosts: Vec<&Host> = cluster.lab.clients().iter().chain(cluster.lab.machines()).collect();
     let mut before = Vec::new();
     std::thread::scope(|scope| {
-        let (running, is_running) = std::sync::mpsc::channel();
-        let started = running.clone();
+        let (up_runs, is_up) = std::sync::mpsc::channel();
+        let (down_runs, is_down) = std::sync::mpsc::channel();
         let up = client.enter_in(scope, move || {
             Client::connect(psc, DOWN)
                 .expect("connect")
                 .upload(1, 10_000 * MIB, |_| {
-                    let _ = started.send(());
+                    let _ = up_runs.send(());
                 })
         });
         let down = client.enter_in(scope, move || {
             Client::connect(psc, DOWN)
                 .expect("connect")
                 .download(2, 10_000 * MIB, |_| {
-                    let _ = running.send(());
+                    let _ = down_runs.send(());
                 })
         });
-        is_running.recv().expect("a transfer that runs");
+        for transfer in [is_up, is_down] {
+            transfer.recv().expect("a transfer that runs");
+        }
         end(&mut engine);
         // The machines have been told resets before: those that answer the engine's probes' SYN/ACKs.
         before = hosts.iter().map(|host| counters::resets_seen(host)).collect();

@@ -129,6 +129,12 @@ pub struct Leg {
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).
     pub lost: bool,
+    /// What it had acknowledged, and its edge, when that last changed, and when that was.
+    pub progress: (u64, u64),
+    pub progress_at: Micros,
+    /// Since when it is behind another, and whether the client need not wait for it any more (R15).
+    pub behind_since: Option<Micros>,
+    pub trails: bool,
 }
 
 impl Leg {
@@ -352,7 +358,7 @@ impl Flow {
             }
         };
         let Some(lag) = max_lag else { return first };
-        let others = live().filter(|(m, _)| original.is_none() || Some(*m) != known);
+        let others = live().filter(|(m, l)| !l.trails && (original.is_none() || Some(*m) != known));
         others.map(|(_, l)| l.acked + lag).min().unwrap_or(first).min(first)
     }
 
@@ -361,7 +367,10 @@ impl Flow {
         let legs = self.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref()?)));
         let legs = legs.filter(|(_, l)| l.counts() && l.isn.is_some());
         if all {
-            legs.map(|(_, l)| l.edge).min().unwrap_or(u64::MAX)
+            legs.filter(|(_, l)| !l.trails)
+                .map(|(_, l)| l.edge)
+                .min()
+                .unwrap_or(u64::MAX)
         } else {
             let known = self.original.filter(|_| self.heir.is_none());
             legs.filter(|(m, _)| known.is_none_or(|o| o == *m))

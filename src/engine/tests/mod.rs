@@ -15,6 +15,7 @@ mod pressure;
 mod replication;
 mod rules;
 mod takeover;
+mod trail;
 
 use super::*;
 use crate::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps, tcp_checksum_ok};

@@ -8,6 +8,7 @@ mod replayed;
 mod to_client;
 mod to_machine;
 mod told;
+mod trailing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -51,6 +52,7 @@ pub struct Observer {
     psc: SocketAddr,
     source: SourceMode,
     max_lag: Option<u64>,
+    replica_timeout: Micros,
     /// Any machine that keeps the promises may speak (R16).
     fastest: bool,
     forgotten_after: Micros,
@@ -63,6 +65,8 @@ pub struct Observer {
     planned: Vec<(IpAddr, u16)>,
     pub state: Vec<Machine>,
     pub flows: Vec<Flow>,
+    /// By machine: until when new clients need not wait for it, since it has trailed (R15).
+    slow_until: Vec<Micros>,
     /// Whether the engine has fed a replica before it had answered, and so no longer thinks it fit to take over (R23).
     pub released: bool,
     /// Whether a replica was ever fed before it had answered (R23): the caller knows if the engine said so.
@@ -85,6 +89,7 @@ impl Observer {
                 MaxLag::Bytes(bytes) => Some(bytes),
                 MaxLag::Unlimited => None,
             },
+            replica_timeout: service.replica_timeout,
             fastest: service.original == Original::Fastest,
             forgotten_after: spec.limits.half_open_timeout,
             cache_limit: spec.limits.flow_buffer as u64,
@@ -99,6 +104,7 @@ impl Observer {
             planned,
             state: vec![Machine::default(); service.machines.len()],
             flows: Vec::new(),
+            slow_until: vec![0; service.machines.len()],
             released: false,
             early_release: false,
         }
@@ -127,6 +133,8 @@ impl Observer {
         let Some(f) = known else { return (None, (None, None)) };
         let flow = &mut self.flows[f];
         flow.hear(p);
+        self.note_trailing(now, f);
+        let flow = &self.flows[f];
         let ack = flow
             .promise
             .filter(|_| p.has(ACK))
@@ -135,7 +143,7 @@ impl Observer {
     }
 
     /// A machine's packet reached the engine.
-    pub fn hear_machine(&mut self, m: usize, p: &Packet) -> Offsets {
+    pub fn hear_machine(&mut self, now: Micros, m: usize, p: &Packet) -> Offsets {
         let Some(f) = self.by_peer(p.dst, p.dport) else {
             return (None, None);
         };
@@ -145,6 +153,10 @@ impl Observer {
             return (None, None);
         };
         leg.hear(p, isn, fin, proved);
+        self.note_trailing(now, f);
+        let Some(leg) = &self.flows[f].legs[m] else {
+            return (None, None);
+        };
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
     }

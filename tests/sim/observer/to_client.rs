@@ -36,6 +36,7 @@ impl Observer {
             };
             return ((None, None), stray);
         };
+        self.note_trailing(now, f);
         let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)
     }
@@ -99,6 +100,10 @@ impl Observer {
             );
         }
         if p.has(RST) {
+            if flow.promise.is_none() && (!p.has(ACK) || p.ack != flow.isn.wrapping_add(1)) {
+                // For what is left of an older connection on these addresses; in SYN-SENT it is ignored (RFC 9293, 3.10.7.3).
+                return Ok(());
+            }
             // The service's own refusal is passed on as the original says it.
             flow.refused |= forgiven || matches!(cause, Cause::Machine(m) if states[m].refuses);
             ensure!(
@@ -298,6 +303,14 @@ impl Observer {
 /// Every leg's position in a few words.
 fn acks(flow: &Flow) -> String {
     let legs = flow.legs.iter().enumerate().filter_map(|(m, l)| Some((m, l.as_ref()?)));
-    let legs = legs.map(|(m, l)| format!("{m}: acked {} edge {} counts {}", l.acked, l.edge, l.counts()));
+    let legs = legs.map(|(m, l)| {
+        format!(
+            "{m}: acked {} edge {} counts {} trails {}",
+            l.acked,
+            l.edge,
+            l.counts(),
+            l.trails
+        )
+    });
     format!("original {:?}, {}", flow.original, legs.collect::<Vec<_>>().join("; "))
 }

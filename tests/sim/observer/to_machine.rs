@@ -1,7 +1,7 @@
 //! What a packet to a machine must satisfy: it says what the client has said and no more, in a window that the machine has
 //! opened, and acknowledges only what that machine has sent and the client has acknowledged.
 
-use relevo::engine::SourceMode;
+use relevo::engine::{Micros, SourceMode};
 
 use super::either_way::{check_echo, same_bytes};
 use super::{Cause, Observer, Offsets};
@@ -12,6 +12,7 @@ impl Observer {
     /// A packet leaves the engine for a machine.
     pub fn leave_for_machine(
         &mut self,
+        now: Micros,
         m: usize,
         p: &Packet,
         bytes: &[u8],
@@ -36,6 +37,7 @@ impl Observer {
             return ((None, None), if probe { Ok(()) } else { Err(stray) });
         };
         let result = self.check_to_machine(f, m, p, bytes, cause);
+        self.note_opened(now, f, m);
         let flow = &self.flows[f];
         let offsets = flow.legs[m].as_ref().map_or((None, None), |leg| {
             let ack = leg

@@ -20,7 +20,10 @@ impl<G: Gateway> World<G> {
         }
         let from_machine = host < self.machines();
         let (cause, offsets) = if from_machine {
-            (Cause::Machine(host), self.observer.hear_machine(host, &before))
+            (
+                Cause::Machine(host),
+                self.observer.hear_machine(self.now, host, &before),
+            )
         } else {
             let (flow, offsets) = self.observer.hear_client(self.now, &before);
             (Cause::Client(flow), offsets)
@@ -88,7 +91,7 @@ impl<G: Gateway> World<G> {
             capture.packet(self.now, bytes);
         }
         let (offsets, result) = if host < self.machines() {
-            self.observer.leave_for_machine(host, &packet, bytes, cause)
+            self.observer.leave_for_machine(self.now, host, &packet, bytes, cause)
         } else {
             self.observer
                 .leave_for_client(self.now, host - self.machines(), &packet, bytes, cause)
