@@ -247,7 +247,10 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let window = self.note_offer(offer);
-        self.client.sent = self.client.sent.max(seg.end);
+        // An empty segment gives the client nothing: what stands before it may be lost on the way here, be it a FIN.
+        if seg.end > seg.v {
+            self.client.sent = self.client.sent.max(seg.end);
+        }
         let mut ed = Editor::new(bytes, p);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);

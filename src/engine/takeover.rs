@@ -5,6 +5,7 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
+use crate::mutant::{self, Mutation};
 
 impl Flow {
     /// The machine is down: this flow's leg of it is fenced, and if it was the original, the successor takes over.
@@ -70,8 +71,8 @@ impl Flow {
                 // Of equals the first in the list.
                 .min_by_key(|i| self.demerit(cx, *i))
         };
-        best(&|l| l.is_open() && l.eligible)
-            .or_else(|| best(&|l| l.state == LegState::Finished))
+        best(&|l| l.is_open() && l.eligible && !self.ended_early(l))
+            .or_else(|| best(&|l| l.state == LegState::Finished && !self.ended_early(l)))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
 
@@ -86,6 +87,15 @@ impl Flow {
                 input.saturating_add(output)
             }
         }
+    }
+
+    /// R11, R12: a machine whose FIN stands where the client has already been given more has nothing to go on with: its service ended
+    /// too early, and its FIN would be a lie to the client.
+    pub fn ended_early(&self, leg: &Leg) -> bool {
+        !mutant::is(Mutation::EndedTakesOver)
+            && leg
+                .fin
+                .is_some_and(|fin| fin < self.client.sent && self.fin != Some(fin))
     }
 
     /// A machine that is up and has never said anything in this flow: it may be asked, again if it was before, for the client has heard
