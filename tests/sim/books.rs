@@ -108,10 +108,13 @@ pub struct Leg {
     /// What its SYN/ACK agreed to.
     pub scale: Option<u8>,
     pub timestamps: bool,
+    pub sack: bool,
     /// Highest v that it has sent, highest u that it has acknowledged, its window edge in u.
     pub sent: u64,
     pub acked: u64,
     pub edge: u64,
+    /// Where its FIN ends, if it sent one.
+    pub fin: Option<u64>,
     /// The end of its output up to which nothing has been missed on the way to the engine.
     pub whole: u64,
     /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
@@ -119,6 +122,8 @@ pub struct Leg {
     /// Whether that packet bears its newest time stamp.
     pub latest_is_newest: bool,
     pub stamps: Option<Stamps>,
+    /// What it had said when some of its output did not fit the engine's memory: only that much need be replayed (R9).
+    pub skipped_at: Option<u64>,
     /// What is added to its clock on the way to the client: fixed from its first packet on.
     pub clock_offset: Option<u32>,
     pub told: Told,
@@ -171,6 +176,7 @@ impl Leg {
             if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
                 self.isn = Some(p.seq);
                 (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
+                self.sack = p.options.sack_permitted;
                 self.acked = 1;
                 self.edge = 1 + u64::from(p.win);
                 self.sent = 1;
@@ -180,6 +186,9 @@ impl Leg {
             let start = place(p.seq, isn, self.sent);
             let end = start + i64::from(p.seq_len());
             raise(&mut self.sent, end);
+            if p.has(FIN) {
+                self.fin = u64::try_from(end).ok();
+            }
             if start <= self.whole as i64 {
                 raise(&mut self.whole, end);
             }
@@ -231,6 +240,8 @@ pub struct Flow {
     pub reset_to_client: bool,
     /// The service itself refused it.
     pub refused: bool,
+    /// It met what the design does not mask yet: nothing is asked of it any more.
+    pub limit: bool,
     pub told: Told,
     /// The client's segments: from, to, and the v that each acknowledged (R23).
     pub pieces: Vec<(i64, i64, u64)>,
@@ -266,6 +277,7 @@ impl Flow {
             client_reset: false,
             reset_to_client: false,
             refused: false,
+            limit: false,
             told: Told::default(),
             pieces: Vec::new(),
             legs: vec![None; machines],

@@ -10,7 +10,7 @@ use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, TcpPacket};
 
 use crate::app::{ClientApp, Odd, Pace, Script, ServerApp};
 use crate::net::LinkSpec;
@@ -28,6 +28,9 @@ pub struct HostSpec {
     /// Timestamps: the clock's value at the run's start, and whether they are offered or accepted at all.
     pub ts_base: u32,
     pub timestamps: bool,
+    /// SACK and window scaling are offered and accepted.
+    pub sack: bool,
+    pub scaling: bool,
     /// Its service says something else than the others (R17).
     pub odd: Option<Odd>,
     /// The initial sequence number of its first connection.
@@ -119,6 +122,8 @@ enum Role {
     Listener(bool),
     Server(Box<ServerApp>),
     Client(Box<ClientApp>),
+    /// The application has gone.
+    Orphan,
 }
 
 /// What a machine's application had read of a flow when its connection ended, or by now.
@@ -148,6 +153,8 @@ pub struct Host {
     spare_listeners: usize,
     finished: Vec<Progress>,
     quirks: Quirks,
+    /// The applications do nothing, though the stack runs.
+    pub hung: bool,
     /// The latest SYN of each peer.
     opened: Vec<(IpEndpoint, u32)>,
 }
@@ -198,6 +205,7 @@ impl Host {
             spec,
             finished: Vec::new(),
             quirks: Quirks::default(),
+            hung: false,
             opened: Vec::new(),
         };
         host.keep_listening();
@@ -262,6 +270,7 @@ impl Host {
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
         let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
+        let packet = packet.map(|bytes| self.without_options(bytes));
         if let Some(bytes) = &packet {
             self.quirks.note_heard(bytes);
         }
@@ -284,6 +293,13 @@ impl Host {
                 let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
                 busy |= match role {
                     Role::Listener(_) => false,
+                    // What nobody will read ends in a reset, as other stacks answer it (RFC 9293 section 3.6.1, RFC 2525 section 2.17).
+                    Role::Orphan if socket.can_recv() => {
+                        socket.abort();
+                        true
+                    }
+                    Role::Orphan => false,
+                    Role::Server(_) if self.hung => false,
                     Role::Server(app) => app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?,
                     Role::Client(app) => app.step(now, socket).map_err(|text| (app.flow, text))?,
                 };
@@ -344,6 +360,57 @@ impl Host {
         waits && self.quirks.fin_is_open(from, to, p.ack)
     }
 
+    /// The service ends: with FIN, or RST where it has not read everything or so wished. Another one listens at once.
+    pub fn crash(&mut self, fin: bool) {
+        for (handle, role) in &mut self.slots {
+            let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
+            if !matches!(role, Role::Server(_)) {
+                continue;
+            }
+            *role = Role::Orphan;
+            if fin && !socket.can_recv() {
+                socket.close();
+            } else {
+                socket.abort();
+            }
+        }
+    }
+
+    /// The machine forgets all of its connections without a word.
+    pub fn restart(&mut self) {
+        for (handle, _) in self.slots.drain(..) {
+            self.sockets.remove(handle);
+        }
+        self.queues.rx.clear();
+        self.queues.tx.clear();
+        self.quirks = Quirks::default();
+        self.opened.clear();
+        self.hung = false;
+        self.keep_listening();
+    }
+
+    /// smoltcp knows no switch for SACK and window scaling: a SYN loses the options that the host does not know.
+    fn without_options(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let Ok(p) = Packet::parse(&bytes) else { return bytes };
+        if !p.has(SYN) || p.has(ACK) || (self.spec.sack && self.spec.scaling) {
+            return bytes;
+        }
+        let ip = if p.src.is_ipv4() { 20 } else { 40 };
+        let mut at = ip + 20;
+        while at < p.data_at && bytes[at] != 0 {
+            let (kind, len) = match bytes[at] {
+                1 => (1, 1),
+                kind => (kind, usize::from(bytes[at + 1])),
+            };
+            if (kind == 3 && !self.spec.scaling) || (kind == 4 && !self.spec.sack) {
+                bytes[at..at + len].fill(1);
+            }
+            at += len;
+        }
+        TcpPacket::new_unchecked(&mut bytes[ip..]).fill_checksum(&p.src.into(), &p.dst.into());
+        bytes
+    }
+
     fn forget(&mut self, i: usize) {
         let (handle, role) = self.slots.remove(i);
         let socket = self.sockets.get::<tcp::Socket>(handle);
@@ -376,6 +443,8 @@ impl Host {
                     let app = ServerApp::new(self.greeting, self.spec.pace, self.spec.odd, Rc::clone(&self.scripts));
                     *role = Role::Server(Box::new(app));
                 }
+                (Role::Orphan, State::Closed) => over.push(i),
+                (Role::Orphan, _) => (),
                 (Role::Server(_), State::Closed) if !socket_has_data(&self.sockets, *handle) => over.push(i),
                 (Role::Server(_) | Role::Client(_), _) => (),
             }
@@ -390,7 +459,7 @@ impl Host {
     pub fn take_packet(&mut self, now: Micros) -> Option<Vec<u8>> {
         let mut bytes = self.queues.tx.pop_front()?;
         self.quirks.note_sent(now, &mut bytes);
-        Some(bytes)
+        Some(self.without_options(bytes))
     }
 
     /// When the host wants to run again if no packet comes.
@@ -400,7 +469,8 @@ impl Host {
         let apps = self.slots.iter().filter_map(|(handle, role)| {
             let socket = self.sockets.get::<tcp::Socket>(*handle);
             match role {
-                Role::Listener(_) => None,
+                Role::Listener(_) | Role::Orphan => None,
+                Role::Server(_) if self.hung => None,
                 Role::Server(app) => app.next_deadline(socket, now),
                 Role::Client(app) => app.next_deadline(socket, now),
             }
@@ -439,6 +509,7 @@ impl Host {
             let what = match role {
                 Role::Listener(false) => continue,
                 Role::Listener(true) => "listener".into(),
+                Role::Orphan => "nobody".into(),
                 Role::Server(app) => format!("server of flow {:?}: read {} eof {}", app.flow(), app.read, app.eof),
                 Role::Client(app) => {
                     format!(

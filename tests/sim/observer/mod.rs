@@ -8,6 +8,7 @@ mod replayed;
 mod to_client;
 mod to_machine;
 mod told;
+mod unmasked;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -42,8 +43,21 @@ pub struct Machine {
     pub ever_down: bool,
     /// Nothing listens on it.
     pub refuses: bool,
-    /// Its stack agrees to timestamps.
+    /// Its stack agrees to timestamps, SACK, window scaling.
     pub timestamps: bool,
+    pub sack: bool,
+    pub scaling: bool,
+    /// Its service does nothing at present.
+    pub hung: bool,
+    /// When its service last ended, or its stack last forgot everything.
+    pub died_at: Option<Micros>,
+}
+
+impl Machine {
+    /// Whether its service ended, or hangs, in a flow's time.
+    fn failed(&self, flow: &Flow) -> bool {
+        self.hung || self.died_at.is_some_and(|at| at >= flow.started_at)
+    }
 }
 
 /// The books of one run.

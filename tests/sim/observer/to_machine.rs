@@ -83,6 +83,9 @@ impl Observer {
             }
             return Ok(());
         }
+        if flow.limit {
+            return Ok(());
+        }
         ensure!(
             !self.state[m].down,
             "R13",

@@ -4,7 +4,8 @@
 use relevo::engine::Micros;
 
 use super::Observer;
-use crate::books::Flow;
+use crate::books::{Flow, Promise, place};
+use crate::packet::Packet;
 
 impl Observer {
     /// The engine wants the machine evicted: its legs hold nobody up any more (R15).
@@ -53,21 +54,36 @@ impl Observer {
     /// A handover was ordered: each flow moves to machine `m` when that is level.
     pub fn hand_over(&mut self, m: usize) {
         for flow in self.flows.iter_mut().filter(|f| f.original != Some(m)) {
-            flow.heir = Some(m);
+            // Of the fastest it can't be said who is the original, before or after.
+            flow.heir = Some(m).filter(|_| !self.fastest);
             flow.takeovers += 1;
+        }
+    }
+
+    /// Some of machine `m`'s output, in the flow that `p` belongs to, did not fit the engine's memory.
+    pub fn skipped(&mut self, m: usize, p: &Packet) {
+        if let Some(f) = self.by_peer(p.dst, p.dport)
+            && let Some(leg) = &mut self.flows[f].legs[m]
+            && let Some(isn) = leg.isn
+        {
+            let start = u64::try_from(place(p.seq, isn, leg.sent)).unwrap_or(0);
+            leg.skipped_at = Some(leg.skipped_at.unwrap_or(start).min(start));
         }
     }
 
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && (!state.ever_down || state.changed_at <= flow.started_at)
+        !state.down && !state.frozen && !state.failed(flow) && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
+        let agrees = |p: Promise| {
+            (state.timestamps || !p.timestamps) && (state.sack || !p.sack) && (state.scaling || p.scale.is_none())
+        };
+        let able = !flow.refused && !state.refuses && flow.promise.is_none_or(agrees);
         able && self.lived_through(m, flow)
     }
 }

@@ -20,7 +20,7 @@ impl<G: Gateway> World<G> {
         });
         if earlier
             .clone()
-            .any(|id| self.excused[id] || (self.done[id] && !self.has_survivor(id)))
+            .any(|id| self.excused[id] || (self.done[id] && (self.observer.is_at_limit(id) || !self.has_survivor(id))))
         {
             // What is left of a connection that nobody could carry on is in the way.
             self.excuse(flow);
@@ -65,7 +65,7 @@ impl<G: Gateway> World<G> {
         Ok(())
     }
 
-    fn set_host_timer(&mut self, host: usize) {
+    pub(super) fn set_host_timer(&mut self, host: usize) {
         // A stack that wants to be run at once but then does nothing must not stop the clock.
         let next = self.hosts[host].next_deadline(self.now).map(|at| at.max(self.now + 50));
         if let Some((at, number)) = self.host_timer[host].set(next) {
@@ -103,6 +103,10 @@ impl<G: Gateway> World<G> {
                 self.summary.end = self.now;
                 self.trace
                     .note(self.now, || format!("flow {flow} is over for its client"));
+                // What is left of it on the other side may stand in the way of the next connection.
+                if self.observer.is_at_limit(flow) {
+                    self.meet_limit(flow);
+                }
             }
         }
     }

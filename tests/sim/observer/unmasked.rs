@@ -1,0 +1,67 @@
+//! What the engine does not mask yet: the service of a flow's original ends, hangs, or its stack has forgotten the flow (R11's vote, R14's
+//! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and nothing more
+//! is asked of it. With [`JUDGED`] all of it is a violation.
+
+use super::{Cause, Observer};
+use std::net::IpAddr;
+
+use crate::books::{Flow, Promise, place};
+use crate::packet::{FIN, Packet, RST};
+
+/// Whether the engine judges what an original says when its service crashes or hangs.
+pub const JUDGED: bool = false;
+
+impl Observer {
+    /// What a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its limit.
+    pub(super) fn passes_an_end(&mut self, f: usize, p: &Packet, cause: Cause) -> bool {
+        let (states, flow) = (&self.state, &mut self.flows[f]);
+        let ends = p.has(RST) && matches!(cause, Cause::Machine(m) if states[m].failed(flow));
+        let early = |promise: Promise| {
+            let end = place(p.seq, promise.isn, flow.told.sent) + i64::from(p.seq_len());
+            p.has(FIN) && end < flow.whole as i64
+        };
+        let failed = states.iter().any(|s| s.failed(flow));
+        if JUDGED || !(ends || (failed && flow.promise.is_some_and(early))) {
+            return false;
+        }
+        flow.limit = true;
+        flow.reset_to_client |= ends;
+        true
+    }
+
+    /// Whether the flow is at a known limit.
+    pub fn is_at_limit(&self, id: usize) -> bool {
+        self.flows.iter().any(|f| f.id == id && f.limit)
+    }
+
+    /// Whether the connection that a client has had last is at a known limit.
+    pub fn client_is_at_limit(&self, client: (IpAddr, u16)) -> bool {
+        self.flows.iter().rfind(|f| f.client == client).is_some_and(|f| f.limit)
+    }
+
+    /// Whether the service of machine `m` has ended in a client's connection after `offset` bytes, or its original has, which is taken at
+    /// its word.
+    pub fn ended_early(&self, client: (IpAddr, u16), m: usize, offset: u64) -> bool {
+        self.flows.iter().rfind(|f| f.client == client).is_some_and(|f| {
+            let fin = f.legs[m].as_ref().and_then(|leg| leg.fin);
+            f.limit || (self.state[m].failed(f) && fin == Some(offset + 2))
+        })
+    }
+
+    /// The flow, by its script, is at a known limit.
+    pub fn meet_limit(&mut self, id: usize) {
+        for flow in self.flows.iter_mut().filter(|f| f.id == id) {
+            flow.limit = true;
+        }
+    }
+
+    /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time, and the engine may not know.
+    pub fn original_failed(&self, id: usize) -> bool {
+        let failed = |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down;
+        let who = |f: &Flow| {
+            f.original
+                .map_or_else(|| (0..self.state.len()).any(|m| failed(f, m)), |m| failed(f, m))
+        };
+        !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
+    }
+}
