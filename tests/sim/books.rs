@@ -248,8 +248,9 @@ pub struct Flow {
     pub legs: Vec<Option<Leg>>,
     /// Whose output the client gets; `None` while a takeover may have changed it.
     pub original: Option<usize>,
-    /// The machine that it is to move to by plan, at a moment of the engine's choice.
-    pub heir: Option<usize>,
+    /// The machines that it was to move to by plan, one after the other, at moments of the engine's choice. It may be anywhere between its last
+    /// known original and the last of them: a move is not heard before the new original speaks.
+    pub heirs: Vec<usize>,
     pub takeovers: u32,
     /// Another original was asked for, and the engine has not been looked at since.
     pub switching: bool,
@@ -282,7 +283,7 @@ impl Flow {
             pieces: Vec::new(),
             legs: vec![None; machines],
             original: None,
-            heir: None,
+            heirs: Vec::new(),
             takeovers: 0,
             switching: false,
             whole: bytes_down as u64 + 2,
@@ -346,7 +347,7 @@ impl Flow {
                 .enumerate()
                 .filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)))
         };
-        let known = self.original.filter(|_| self.heir.is_none());
+        let known = self.original.filter(|_| self.heirs.is_empty());
         let original = known
             .and_then(|o| self.legs[o].as_ref())
             .filter(|l| !l.reset && !l.lost);
@@ -375,7 +376,7 @@ impl Flow {
         if all {
             legs.map(|(_, l)| l.edge).min().unwrap_or(u64::MAX)
         } else {
-            let known = self.original.filter(|_| self.heir.is_none());
+            let known = self.original.filter(|_| self.heirs.is_empty());
             legs.filter(|(m, _)| known.is_none_or(|o| o == *m))
                 .map(|(_, l)| l.edge)
                 .max()

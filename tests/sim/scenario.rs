@@ -372,6 +372,8 @@ impl Scenario {
         self.faults.clear();
         self.old_stall = None;
         self.service.original = Original::First;
+        // However many packets are lost, no burst of so many probes is.
+        self.service.detect.probes = 10;
         self.machines[machine].refuses = false;
         self.machines[machine].odd = Some(Odd {
             at: r.log_range(1, 20_000) as usize - 1,

@@ -84,7 +84,7 @@ impl Observer {
                 "R13",
                 "machine {m} has lost this flow"
             );
-            if flow.heir == Some(m) {
+            if let Some(at) = flow.heirs.iter().position(|heir| *heir == m) {
                 let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
                 ensure!(
                     fastest || flow.original.is_none() || sent >= flow.told.sent,
@@ -92,7 +92,9 @@ impl Observer {
                     "moved by plan to machine {m}, which has said {sent} of {}",
                     flow.told.sent
                 );
-                (flow.original, flow.heir) = (Some(m), None);
+                // What was planned before is past.
+                flow.original = Some(m);
+                flow.heirs.drain(..=at);
             }
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(

@@ -34,9 +34,10 @@ impl Observer {
                 flow.original = None;
                 flow.takeovers += 1;
                 flow.switching = true;
-            } else if flow.heir == Some(m) {
-                // It may have moved there already, unheard.
-                (flow.original, flow.heir) = (None, None);
+            } else if flow.heirs.contains(&m) {
+                // It may have moved there already, unheard. Who is dead is no heir any more.
+                flow.original = None;
+                flow.heirs.retain(|heir| *heir != m);
                 flow.takeovers += 1;
             }
         }
@@ -45,7 +46,8 @@ impl Observer {
     /// A failover was ordered: each flow may have another original now.
     pub fn failover(&mut self) {
         for flow in &mut self.flows {
-            (flow.original, flow.heir) = (None, None);
+            flow.original = None;
+            flow.heirs.clear();
             flow.takeovers += 1;
             flow.switching = true;
         }
@@ -53,10 +55,15 @@ impl Observer {
 
     /// A handover was ordered: each flow moves to machine `m` when that is level.
     pub fn hand_over(&mut self, m: usize) {
-        for flow in self.flows.iter_mut().filter(|f| f.original != Some(m)) {
-            // Of the fastest it can't be said who is the original, before or after.
-            flow.heir = Some(m).filter(|_| !self.fastest);
+        for flow in &mut self.flows {
+            if flow.original == Some(m) && flow.heirs.is_empty() {
+                continue;
+            }
             flow.takeovers += 1;
+            // Of the fastest it can't be said who is the original, before or after.
+            if !self.fastest {
+                flow.heirs.push(m);
+            }
         }
     }
 

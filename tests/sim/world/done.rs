@@ -70,7 +70,8 @@ impl<G: Gateway> World<G> {
             .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
         for m in 0..self.machines() {
             let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
-            if let Some(since) = unnoticed {
+            // One that is told up again has to be found out again.
+            if let Some(since) = unnoticed.map(|at| at.max(self.observer.state[m].changed_at)) {
                 ensure!(
                     self.now - since < DETECTION,
                     "R14",
