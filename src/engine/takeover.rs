@@ -10,6 +10,8 @@ use crate::mutant::{self, Mutation};
 impl Flow {
     /// The machine is down: this flow's leg of it is fenced, and if it was the original, the successor takes over.
     pub fn machine_down(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
+        // Who has died is no heir, even if it is back before this flow has asked it anything: the operator planned with another machine.
+        self.heir = self.heir.filter(|heir| *heir != machine);
         let Some(index) = self.leg_of(machine).filter(|i| self.legs[*i].state != LegState::Gone) else {
             return;
         };
@@ -90,7 +92,7 @@ impl Flow {
     }
 
     /// R11, R12: a machine whose FIN stands where the client has already been given more has nothing to go on with: its service ended
-    /// too early, and its FIN would be a lie to the client.
+    /// too early, and its FIN would be a lie to the client. Nor does an original go on that ends so, after others have spoken.
     pub fn ended_early(&self, leg: &Leg) -> bool {
         !mutant::is(Mutation::EndedTakesOver)
             && leg
