@@ -127,9 +127,11 @@ pub struct Leg {
     /// What is added to its clock on the way to the client: fixed from its first packet on.
     pub clock_offset: Option<u32>,
     pub told: Told,
-    /// A reset ended it, and the machine itself sent one.
+    /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,
     pub quit: bool,
+    /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
+    pub gone: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).
@@ -168,6 +170,7 @@ impl Leg {
                 }
                 None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
             };
+            self.gone |= exact;
             self.quit |= exact && fin.is_none_or(|fin| self.acked < fin);
             self.reset |= self.quit;
         } else if p.has(SYN) && p.has(ACK) {
@@ -292,6 +295,15 @@ impl Flow {
             Stamps::add(&mut flow.stamps, tsval);
         }
         flow
+    }
+
+    /// The service of machine `m` has ended before what the client was given: if it was the original, another one is (R12).
+    pub fn replaced(&mut self, m: usize, fastest: bool) {
+        if fastest || self.original.is_none_or(|original| original == m) {
+            self.original = None;
+            self.takeovers += 1;
+            self.switching = true;
+        }
     }
 
     /// The scale of windows that the client sends: both sides must have offered one (RFC 7323, 2.2).

@@ -158,8 +158,14 @@ impl Observer {
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
+        let ended = leg.fin.is_some();
         leg.hear(p, isn, fin, proved);
+        let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
-        (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
+        let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));
+        if too_early && self.state[m].failed(flow) {
+            flow.replaced(m, self.fastest);
+        }
+        offsets
     }
 }

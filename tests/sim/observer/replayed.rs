@@ -28,7 +28,7 @@ impl Observer {
                 .iter()
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
-            let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
+            let heirs = heirs.filter(|l| l.counts() && !l.gone && l.isn.is_some() && alike(l));
             let Some(said) = heirs.map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole)).min() else {
                 continue;
             };

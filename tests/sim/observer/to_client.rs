@@ -246,9 +246,11 @@ impl Observer {
             sack: o.sack_permitted,
             timestamps: o.ts.is_some(),
         };
-        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN.
-        if flow.acked == 0 && now > flow.started_at + forgotten_after {
+        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN. So may one that nobody could go on
+        // with, when the reset that says so was lost.
+        if flow.acked == 0 && (now > flow.started_at + forgotten_after || flow.reset_to_client) {
             flow.promise = Some(new);
+            flow.reset_to_client = false;
         }
         let promise = *flow.promise.get_or_insert(new);
         ensure!(
