@@ -107,6 +107,11 @@ impl Observer {
             return Ok(());
         }
         let (states, flow) = (&self.state, &mut self.flows[f]);
+        // RFC 9293 section 3.10.7.3: a reset without an acceptable acknowledgement is no news in SYN-SENT. It is the answer to what is left of an
+        // older connection.
+        if p.has(RST) && !p.has(ACK) && flow.promise.is_none() && known_before {
+            return Ok(());
+        }
         if p.has(RST) {
             // The service's own refusal is passed on as the original says it.
             flow.refused |= forgiven || matches!(cause, Cause::Machine(m) if states[m].refuses);
