@@ -2,7 +2,9 @@
 //! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and nothing more
 //! is asked of it. With [`JUDGED`] all of it is a violation.
 
-use super::{Cause, Observer};
+use relevo::engine::{MachineStatus, ShardStatus};
+
+use super::{Cause, Machine, Observer};
 use std::net::IpAddr;
 
 use crate::books::{Flow, Promise, place};
@@ -45,6 +47,16 @@ impl Observer {
         self.flows.iter().rfind(|f| f.client == client).is_some_and(|f| {
             let fin = f.legs[m].as_ref().and_then(|leg| leg.fin);
             f.limit || (self.state[m].failed(f) && fin == Some(offset + 2))
+        })
+    }
+
+    /// Whether all flows that the engine still has are of originals that have failed. One that has forgotten a connection whose last acknowledgement
+    /// was lost says nothing of it any more, and the client has long been done.
+    pub fn are_held_by_failed(&self, status: &ShardStatus) -> bool {
+        let failed = |(state, _): &(&Machine, &MachineStatus)| !JUDGED && state.died_at.is_some();
+        status.services.iter().all(|s| {
+            let of_failed = self.state.iter().zip(&s.machines).filter(failed);
+            s.flows <= of_failed.map(|(_, m)| m.original_of).sum()
         })
     }
 

@@ -51,7 +51,7 @@ impl<G: Gateway> World<G> {
             return Ok(true);
         }
         let flows: usize = status.services.iter().map(|s| s.flows).sum();
-        Ok(flows == 0 && status.buffered_bytes == 0)
+        Ok((flows == 0 && status.buffered_bytes == 0) || self.observer.are_held_by_failed(&status))
     }
 
     pub(super) fn check_memory(&self, status: &ShardStatus) -> Result<(), Violation> {
