@@ -272,6 +272,8 @@ pub struct ServerApp {
     pub read: usize,
     /// The client's end of file was read.
     pub eof: bool,
+    /// So much may be queued when its stack is told that it says no more.
+    pub room_to_close: usize,
     closed: bool,
 }
 
@@ -289,6 +291,7 @@ impl ServerApp {
             flow_bytes: Vec::new(),
             read: 0,
             eof: false,
+            room_to_close: usize::MAX,
             closed: false,
         }
     }
@@ -332,7 +335,7 @@ impl ServerApp {
             }
             self.releases.pop_front();
         }
-        if self.program.closed && !self.closed {
+        if self.program.closed && !self.closed && socket.send_queue() <= self.room_to_close {
             self.closed = true;
             socket.close();
             busy = true;

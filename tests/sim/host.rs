@@ -300,7 +300,13 @@ impl Host {
                     }
                     Role::Orphan => false,
                     Role::Server(_) if self.hung => false,
-                    Role::Server(app) => app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?,
+                    Role::Server(app) => {
+                        if let (State::CloseWait, Some(to)) = (socket.state(), socket.remote_endpoint()) {
+                            let own = socket.local_endpoint().map_or(0, |e| e.port);
+                            app.room_to_close = self.quirks.room_to_close(to, own);
+                        }
+                        app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?
+                    }
                     Role::Client(app) => app.step(now, socket).map_err(|text| (app.flow, text))?,
                 };
             }
