@@ -70,9 +70,6 @@ impl Observer {
         let client = self.flows[f].client;
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
-        if flow.limit {
-            return Ok(());
-        }
         if let Cause::Machine(m) = cause {
             ensure!(
                 !states[m].down,

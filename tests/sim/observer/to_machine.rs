@@ -83,9 +83,6 @@ impl Observer {
             }
             return Ok(());
         }
-        if flow.limit {
-            return Ok(());
-        }
         ensure!(
             !self.state[m].down,
             "R13",

@@ -7,27 +7,32 @@ use relevo::engine::{MachineStatus, ShardStatus};
 use super::{Cause, Machine, Observer};
 use std::net::IpAddr;
 
-use crate::books::{Flow, Promise, place};
+use crate::books::{Flow, place};
 use crate::packet::{FIN, Packet, RST};
 
 /// Whether the engine judges what an original says when its service crashes or hangs.
 pub const JUDGED: bool = false;
 
 impl Observer {
-    /// What a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its limit.
+    /// What a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its limit. But an end before what
+    /// the client has been given is known to be none.
     pub(super) fn passes_an_end(&mut self, f: usize, p: &Packet, cause: Cause) -> bool {
         let (states, flow) = (&self.state, &mut self.flows[f]);
-        let ends = p.has(RST) && matches!(cause, Cause::Machine(m) if states[m].failed(flow));
-        let early = |promise: Promise| {
-            let end = place(p.seq, promise.isn, flow.told.sent) + i64::from(p.seq_len());
-            p.has(FIN) && end < flow.whole as i64
-        };
+        let end = flow.promise.filter(|_| p.has(FIN)).map(|promise| {
+            let start = place(p.seq, promise.isn, flow.told.sent);
+            u64::try_from(start + i64::from(p.seq_len())).unwrap_or(0)
+        });
+        // Once its end has passed, whatever it does not know of is answered by a reset (R19).
+        let resets = p.has(RST) && (flow.limit || matches!(cause, Cause::Machine(m) if states[m].failed(flow)));
         let failed = states.iter().any(|s| s.failed(flow));
-        if JUDGED || !(ends || (failed && flow.promise.is_some_and(early))) {
+        let ends = failed && end.is_some_and(|end| end < flow.whole && (flow.limit || end > flow.told.sent));
+        if JUDGED || !(resets || ends) {
             return false;
         }
         flow.limit = true;
-        flow.reset_to_client |= ends;
+        flow.reset_to_client |= resets;
+        // The client will acknowledge it.
+        flow.told.sent = flow.told.sent.max(end.unwrap_or(0));
         true
     }
 
@@ -56,7 +61,7 @@ impl Observer {
         let failed = |(state, _): &(&Machine, &MachineStatus)| !JUDGED && state.died_at.is_some();
         status.services.iter().all(|s| {
             let of_failed = self.state.iter().zip(&s.machines).filter(failed);
-            s.flows <= of_failed.map(|(_, m)| m.original_of).sum()
+            s.flows > 0 && s.flows <= of_failed.map(|(_, m)| m.original_of).sum()
         })
     }
 
