@@ -49,6 +49,8 @@ pub struct Machine {
     pub scaling: bool,
     /// Its service does nothing at present.
     pub hung: bool,
+    /// It was the original of some flow when the engine was last asked.
+    pub is_original: bool,
     /// When its service last ended, or its stack last forgot everything.
     pub died_at: Option<Micros>,
 }

@@ -72,13 +72,23 @@ impl Observer {
         }
     }
 
+    /// What the engine says of who is original.
+    pub fn note_originals(&mut self, status: &ShardStatus) {
+        for (state, m) in self
+            .state
+            .iter_mut()
+            .zip(status.services.iter().flat_map(|s| &s.machines))
+        {
+            state.is_original = m.original_of > 0;
+        }
+    }
+
     /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time, and the engine may not know.
     pub fn original_failed(&self, id: usize) -> bool {
         let failed = |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down;
-        let who = |f: &Flow| {
-            f.original
-                .map_or_else(|| (0..self.state.len()).any(|m| failed(f, m)), |m| failed(f, m))
-        };
+        // Who is original after a takeover, and of the fastest, only the engine can say.
+        let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
+        let who = |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m));
         !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
     }
 }

@@ -16,6 +16,7 @@ impl<G: Gateway> World<G> {
         let status = self.engine.status();
         counters_add_up(&status, self.summary.packets, self.accepted).map_err(|text| Violation { rule: "I7", text })?;
         self.check_memory(&status)?;
+        self.observer.note_originals(&status);
         if self.detector.is_some() {
             self.check_detection()?;
         }
