@@ -29,7 +29,7 @@ impl<G: Gateway> World<G> {
         }
         for id in 0..self.done.len() {
             let open = self.connected[id] && !self.done[id] && self.now > self.scenario.heal;
-            if open && self.observer.original_failed(id) {
+            if open && (self.observer.is_at_limit(id) || self.observer.original_failed(id)) {
                 self.meet_limit(id);
             }
         }
