@@ -254,6 +254,8 @@ pub struct Flow {
     /// The machines that it was to move to by plan, one after the other, at moments of the engine's choice. It may be anywhere between its last
     /// known original and the last of them: a move is not heard before the new original speaks.
     pub heirs: Vec<usize>,
+    /// No plan is waited for any more: whoever speaks next stays.
+    pub settled: bool,
     pub takeovers: u32,
     /// Another original was asked for, and the engine has not been looked at since.
     pub switching: bool,
@@ -287,6 +289,7 @@ impl Flow {
             legs: vec![None; machines],
             original: None,
             heirs: Vec::new(),
+            settled: false,
             takeovers: 0,
             switching: false,
             whole: bytes_down as u64 + 2,

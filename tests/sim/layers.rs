@@ -121,15 +121,21 @@ impl Scenario {
         let machines = self.machines.len() as u64;
         for _ in 0..r.range(1, 4) {
             let (at, machine) = (when(r), r.below(machines) as usize);
-            let fault = match r.below(4) {
+            let fault = match r.below(5) {
                 0 => Fault::Failover { to: machine },
                 1 => Fault::HandOver { to: machine },
                 2 => Fault::Down { machine },
-                _ => Fault::Up { machine },
+                3 => Fault::Up { machine },
+                _ => Fault::Serve { machine },
             };
             self.faults.push((at, fault));
-            if matches!(fault, Fault::Down { .. }) && r.chance(500) {
-                self.faults.push((after(at, r), Fault::Up { machine }));
+            let end = match fault {
+                Fault::Down { machine } => Fault::Up { machine },
+                Fault::HandOver { to } => Fault::EndHandOver { to },
+                _ => continue,
+            };
+            if r.chance(500) {
+                self.faults.push((after(at, r), end));
             }
         }
     }

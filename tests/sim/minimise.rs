@@ -12,11 +12,12 @@ fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
         | Fault::Thaw { machine }
         | Fault::Down { machine }
         | Fault::Up { machine }
+        | Fault::Serve { machine }
         | Fault::Crash { machine, .. }
         | Fault::Hang { machine }
         | Fault::Wake { machine }
         | Fault::Restart { machine } => Some(machine),
-        Fault::Failover { to } | Fault::HandOver { to } => Some(to),
+        Fault::Failover { to } | Fault::HandOver { to } | Fault::EndHandOver { to } => Some(to),
         Fault::Stall { .. } => None,
     }
 }

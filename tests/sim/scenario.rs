@@ -45,6 +45,14 @@ pub enum Fault {
     HandOver {
         to: usize,
     },
+    /// A handover to the machine is waited for no longer.
+    EndHandOver {
+        to: usize,
+    },
+    /// New flows begin with the machine.
+    Serve {
+        machine: usize,
+    },
     /// The service ends: its connections end by FIN or RST, and it listens again at once.
     Crash {
         machine: usize,

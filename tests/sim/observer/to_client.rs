@@ -93,6 +93,9 @@ impl Observer {
                 flow.original = Some(m);
                 flow.heirs.drain(..=at);
             }
+            if flow.settled {
+                flow.heirs.clear();
+            }
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
                 original == m,

@@ -53,6 +53,13 @@ impl Observer {
         }
     }
 
+    /// No handover is waited for any more.
+    pub fn end_hand_over(&mut self) {
+        for flow in &mut self.flows {
+            flow.settled = true;
+        }
+    }
+
     /// A handover was ordered: each flow moves to machine `m` when that is level.
     pub fn hand_over(&mut self, m: usize) {
         for flow in &mut self.flows {
@@ -60,6 +67,7 @@ impl Observer {
                 continue;
             }
             flow.takeovers += 1;
+            flow.settled = false;
             // Of the fastest it can't be said who is the original, before or after.
             if !self.fastest {
                 flow.heirs.push(m);

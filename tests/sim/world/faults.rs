@@ -113,6 +113,15 @@ impl<G: Gateway> World<G> {
                     self.observer.failover();
                 }
             }
+            Fault::Serve { machine } => self.command(Command::Serve {
+                machine: Self::machine_ref(machine),
+            }),
+            Fault::EndHandOver { to } => {
+                self.command(Command::EndHandOver {
+                    to: Self::machine_ref(to),
+                });
+                self.observer.end_hand_over();
+            }
             Fault::HandOver { to } => {
                 if !self.observer.state[to].down {
                     self.observer.hand_over(to);
