@@ -2,8 +2,9 @@
 
 use relevo::engine::{Counter, MILLISECOND, MaxLag, Original, SECOND, SourceMode};
 
-use crate::app::{Dialogue, Ending, Pace, Record};
+use crate::app::Pace;
 use crate::scenario::{Fault, Scenario, When};
+use crate::script::{Dialogue, Ending, Record};
 use crate::world::Summary;
 use crate::{run_engine, run_shown};
 

@@ -1,21 +1,25 @@
 //! A host: a real smoltcp stack with its own clock, initial sequence numbers, buffers and applications.
 
-use std::cell::Cell;
+mod device;
+mod hearing;
+mod misfortune;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use relevo::engine::Micros;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint, TcpPacket};
+use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
-use crate::app::{ClientApp, Odd, Pace, Script, ServerApp};
+use self::device::{Queues, TSVAL, seed_for, tsval};
+use crate::app::{ClientApp, Odd, Pace, ServerApp};
 use crate::net::LinkSpec;
-use crate::packet::{ACK, Packet, SYN};
+use crate::packet::Packet;
 use crate::quirks::Quirks;
+use crate::script::Script;
 
 /// How a host's stack and applications behave.
 #[derive(Clone, Copy, Debug)]
@@ -47,72 +51,6 @@ pub struct HostSpec {
     /// To the engine, and from it.
     pub up: LinkSpec,
     pub down: LinkSpec,
-}
-
-/// Packets on their way in and out of a stack.
-#[derive(Debug)]
-struct Queues {
-    mtu: usize,
-    rx: VecDeque<Vec<u8>>,
-    tx: VecDeque<Vec<u8>>,
-}
-
-struct RxToken(Vec<u8>);
-struct TxToken<'a>(&'a mut VecDeque<Vec<u8>>);
-
-impl phy::RxToken for RxToken {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push_back(packet);
-        result
-    }
-}
-
-impl Device for Queues {
-    type RxToken<'a> = RxToken;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut caps = DeviceCapabilities::default();
-        caps.medium = Medium::Ip;
-        caps.max_transmission_unit = self.mtu;
-        caps
-    }
-    fn receive(&mut self, _: Instant) -> Option<(RxToken, TxToken<'_>)> {
-        self.rx
-            .pop_front()
-            .map(|packet| (RxToken(packet), TxToken(&mut self.tx)))
-    }
-    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
-        Some(TxToken(&mut self.tx))
-    }
-}
-
-thread_local! {
-    /// smoltcp asks a bare function for the time stamp: the clock of the host that is being run.
-    static TSVAL: Cell<u32> = const { Cell::new(0) };
-}
-
-fn tsval() -> u32 {
-    TSVAL.get()
-}
-
-/// The seed that makes smoltcp's generator (sPCG32, one draw spent on the IPv4 identification) draw `isn` first.
-fn seed_for(isn: u32) -> u64 {
-    const M: u64 = 0xbb2e_fcec_3c39_611d;
-    const A: u64 = 0x7590_ef39;
-    // Newton's iteration: each step doubles the right bits of M's inverse modulo 2^64.
-    let inverse = (0..6).fold(1u64, |x, _| x.wrapping_mul(2u64.wrapping_sub(M.wrapping_mul(x))));
-    // A state whose top three bits are 0 puts out its bits 29 to 60.
-    let state = u64::from(isn) << 29 | 0x0123_4567;
-    (0..2).fold(state, |s, _| s.wrapping_sub(A).wrapping_mul(inverse))
 }
 
 /// What a socket of a host is for.
@@ -316,107 +254,6 @@ impl Host {
         }
     }
 
-    /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
-    /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
-    fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
-        let Ok(p) = Packet::parse(bytes) else { return true };
-        if !p.has(SYN) || p.has(ACK) {
-            return true;
-        }
-        let from = IpEndpoint::new(p.src.into(), p.sport);
-        let sockets = &self.sockets;
-        let socket_of = |handle: SocketHandle| sockets.get::<tcp::Socket>(handle);
-        let Some(i) = self
-            .slots
-            .iter()
-            .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
-        else {
-            self.opened.retain(|o| o.0 != from);
-            self.opened.push((from, p.seq));
-            return true;
-        };
-        let old = socket_of(self.slots[i].0);
-        let same = self.opened.contains(&(from, p.seq));
-        let over = !same && !old.can_recv();
-        if over {
-            self.forget(i);
-            self.opened.retain(|o| o.0 != from);
-            self.opened.push((from, p.seq));
-        }
-        over
-    }
-
-    /// smoltcp 0.14 takes a third duplicate ACK while only its FIN is unacknowledged for a fast retransmission, finds no
-    /// data to send, and never sends anything again. So such an ACK, which says nothing, is lost here.
-    fn stalls_fin(&self, bytes: &[u8]) -> bool {
-        let Ok(p) = Packet::parse(bytes) else { return false };
-        if p.flags != ACK || p.len > 0 {
-            return false;
-        }
-        let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
-        let waits = self
-            .slots
-            .iter()
-            .map(|(h, _)| self.sockets.get::<tcp::Socket>(*h))
-            .any(|s| {
-                let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
-                here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
-            });
-        waits && self.quirks.fin_is_open(from, to, p.ack)
-    }
-
-    /// The service ends: with FIN, or RST where it has not read everything or so wished. Another one listens at once.
-    pub fn crash(&mut self, fin: bool) {
-        for (handle, role) in &mut self.slots {
-            let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
-            if !matches!(role, Role::Server(_)) {
-                continue;
-            }
-            *role = Role::Orphan;
-            if fin && !socket.can_recv() {
-                socket.close();
-            } else {
-                socket.abort();
-            }
-        }
-    }
-
-    /// The machine forgets all of its connections without a word.
-    pub fn restart(&mut self) {
-        for (handle, _) in self.slots.drain(..) {
-            self.sockets.remove(handle);
-        }
-        self.queues.rx.clear();
-        self.queues.tx.clear();
-        self.quirks = Quirks::default();
-        self.opened.clear();
-        self.hung = false;
-        self.keep_listening();
-    }
-
-    /// smoltcp knows no switch for SACK and window scaling: a SYN loses the options that the host does not know.
-    fn without_options(&self, mut bytes: Vec<u8>) -> Vec<u8> {
-        let Ok(p) = Packet::parse(&bytes) else { return bytes };
-        if !p.has(SYN) || p.has(ACK) || (self.spec.sack && self.spec.scaling) {
-            return bytes;
-        }
-        let ip = if p.src.is_ipv4() { 20 } else { 40 };
-        let mut at = ip + 20;
-        while at < p.data_at && bytes[at] != 0 {
-            let (kind, len) = match bytes[at] {
-                1 => (1, 1),
-                kind => (kind, usize::from(bytes[at + 1])),
-            };
-            if (kind == 3 && !self.spec.scaling) || (kind == 4 && !self.spec.sack) {
-                bytes[at..at + len].fill(1);
-            }
-            at += len;
-        }
-        TcpPacket::new_unchecked(&mut bytes[ip..]).fill_checksum(&p.src.into(), &p.dst.into());
-        bytes
-    }
-
     fn forget(&mut self, i: usize) {
         let (handle, role) = self.slots.remove(i);
         let socket = self.sockets.get::<tcp::Socket>(handle);
@@ -543,10 +380,10 @@ fn first_isn_is_as_wished() {
             1,
             0,
             0,
-            &crate::app::Dialogue {
+            &crate::script::Dialogue {
                 trailer: 0,
                 records: vec![],
-                ending: crate::app::Ending::HalfClose,
+                ending: crate::script::Ending::HalfClose,
             },
         )]);
         let spec = HostSpec {

@@ -3,9 +3,10 @@
 
 use relevo::engine::{DivergePolicy, MILLISECOND, Micros, SECOND};
 
-use crate::app::{Dialogue, Ending, Pace, Record};
+use crate::app::Pace;
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario, When};
+use crate::script::{Dialogue, Ending, Record};
 
 /// The streams of the layers; those below ten are the scenario's own.
 const STALL: u64 = 11;

@@ -21,6 +21,7 @@ mod pcap;
 mod quirks;
 mod rng;
 mod scenario;
+mod script;
 mod trace;
 mod world;
 

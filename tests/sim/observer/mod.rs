@@ -15,9 +15,9 @@ use std::rc::Rc;
 
 use relevo::engine::{EngineSpec, MaxLag, Micros, Original, SourceMode};
 
-use crate::app::Script;
 use crate::books::{Flow, place};
 use crate::packet::{ACK, Packet, SYN};
+use crate::script::Script;
 
 /// Where a packet that leaves the engine came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

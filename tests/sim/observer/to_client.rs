@@ -5,9 +5,9 @@ use relevo::engine::Micros;
 
 use super::either_way::{check_echo, same_bytes};
 use super::{Cause, Observer, Offsets};
-use crate::app::Script;
 use crate::books::{Flow, Leg, Promise, Violation, ensure, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
+use crate::script::Script;
 
 impl Observer {
     /// The offsets of a packet on its way to a client.

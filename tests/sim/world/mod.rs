@@ -21,7 +21,6 @@ use relevo::engine::detect::Detector;
 use relevo::engine::{Counter, MILLISECOND, Micros, Outbox, SECOND};
 
 use self::queue::{Entry, Happening, Timer};
-use crate::app::Script;
 use crate::books::{Violation, ensure};
 use crate::gateway::Gateway;
 use crate::host::Host;
@@ -30,6 +29,7 @@ use crate::observer::Observer;
 use crate::pcap::Capture;
 use crate::rng::Rng;
 use crate::scenario::{Scenario, When, client_addr};
+use crate::script::Script;
 use crate::trace::Trace;
 
 /// After the network is healed, all must be over within this time.
