@@ -7,7 +7,7 @@ use relevo::engine::{MachineStatus, ShardStatus};
 use super::{Cause, Machine, Observer};
 use std::net::IpAddr;
 
-use crate::books::{Flow, place};
+use crate::books::{Flow, Leg, place};
 use crate::packet::{FIN, Packet, RST};
 
 /// Whether the engine judges what an original says when its service crashes or hangs.
@@ -24,8 +24,12 @@ impl Observer {
         });
         // Once its end has passed, whatever it does not know of is answered by a reset (R19).
         let resets = p.has(RST) && (flow.limit || matches!(cause, Cause::Machine(m) if states[m].failed(flow)));
-        let failed = states.iter().any(|s| s.failed(flow));
-        let ends = failed && end.is_some_and(|end| end < flow.whole && (flow.limit || end > flow.told.sent));
+        let of_failed = |end| {
+            let said =
+                |(leg, s): (&Option<Leg>, &Machine)| s.failed(flow) && leg.as_ref().is_some_and(|l| l.fin == Some(end));
+            flow.legs.iter().zip(states).any(said)
+        };
+        let ends = end.is_some_and(|end| of_failed(end) && end < flow.whole && (flow.limit || end > flow.told.sent));
         if JUDGED || !(resets || ends) {
             return false;
         }
