@@ -24,6 +24,8 @@ pub struct Leg {
     /// Whether that packet bears its newest time stamp.
     pub latest_is_newest: bool,
     pub stamps: Option<Stamps>,
+    /// Its last packet carried no time stamp. A stack leaves it out in its answer to a packet that has none (see [`super::Flow::stamped`]).
+    pub unstamped: bool,
     /// What it had said when some of its output did not fit the engine's memory: only that much need be replayed (R9).
     pub skipped_at: Option<u64>,
     /// What is added to its clock on the way to the client: fixed from its first packet on.
@@ -56,8 +58,10 @@ impl Leg {
         self.scale.map_or(0, u32::from)
     }
 
-    /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
+    /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known. `kept` says that the engine
+    /// has not forgotten what the machine has said before.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool) {
+        self.unstamped = p.options.ts.is_none();
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
             self.latest_is_newest = self.stamps.is_some_and(|s| s.latest == tsval);
@@ -77,7 +81,7 @@ impl Leg {
             self.reset |= self.quit;
         } else if p.has(SYN) && p.has(ACK) {
             // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
-            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !proved;
+            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !kept;
             if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
                 self.isn = Some(p.seq);
                 (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());

@@ -156,12 +156,14 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let (isn, fin, proved) = (flow.isn, flow.fin, flow.proved);
+        // A machine that has forgotten its connection may answer a SYN again, and otherwise.
+        let kept = flow.proved || self.state[m].failed(flow);
+        let (isn, fin) = (flow.isn, flow.fin);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
         let ended = leg.fin.is_some();
-        leg.hear(p, isn, fin, proved);
+        leg.hear(p, isn, fin, kept);
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));

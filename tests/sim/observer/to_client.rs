@@ -5,7 +5,7 @@ use relevo::engine::Micros;
 
 use super::either_way::{check_echo, same_bytes};
 use super::{Cause, Observer, Offsets};
-use crate::books::{Flow, Leg, Promise, Violation, ensure, place};
+use crate::books::{Flow, Leg, Promise, Told, Violation, ensure, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
 use crate::script::Script;
 
@@ -71,6 +71,10 @@ impl Observer {
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
+            if known_before && flow.promise.is_none() && flow.legs[m].is_none() {
+                // It belongs to the older connection on these addresses.
+                return Ok(());
+            }
             ensure!(
                 !states[m].down,
                 "R13",
@@ -103,7 +107,8 @@ impl Observer {
                 "a packet of machine {m}, but the original is {original}"
             );
         }
-        if self.passes_an_end(f, p, cause) {
+        let ends = self.passes_an_end(f, p, cause);
+        if ends && p.has(RST) {
             return Ok(());
         }
         let (states, flow) = (&self.state, &mut self.flows[f]);
@@ -139,15 +144,18 @@ impl Observer {
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
+        let unstamped = matches!(cause, Cause::Machine(m) if flow.legs[m].as_ref().is_some_and(|l| l.unstamped));
         ensure!(
-            p.options.ts.is_some() == promise.timestamps,
+            p.options.ts.is_some() == (promise.timestamps && !unstamped),
             "R5",
             "timestamps are not as promised"
         );
         if flow.client_reset {
             return Ok(());
         }
-        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+        if !ends {
+            Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+        }
         check_echo(
             flow.stamps.as_ref().map(|s| (s, "the client")),
             p,
@@ -255,7 +263,7 @@ impl Observer {
         // with, when the reset that says so was lost.
         if flow.acked == 0 && (now > flow.started_at + forgotten_after || flow.reset_to_client) {
             flow.promise = Some(new);
-            flow.reset_to_client = false;
+            (flow.reset_to_client, flow.told) = (false, Told::default());
         }
         let promise = *flow.promise.get_or_insert(new);
         ensure!(
