@@ -36,7 +36,8 @@ impl Flow {
         let full = self.buffer.is_crowded()
             || self.buffer.base() + span(self.buffer_limit(cx)) <= self.client.max + Pos::from(self.promise.mss);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
-        let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
+        let (client_edge, client_largest) = (self.client.edge, self.client.largest_window);
+        let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
         let mut ahead = false;
@@ -52,7 +53,11 @@ impl Flow {
                 || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
                 || (full && leg.acked() <= base && leg.acked() < acked);
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
-            let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
+            // Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be
+            // larger than a window is.
+            let closed = |room: Pos, largest: Pos| room < mss.min(largest / 2);
+            let excused = closed(client_edge - leg.sent, client_largest)
+                && closed(leg.sender.edge() - leg.acked(), leg.largest_window);
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
         }
