@@ -55,6 +55,8 @@ listed_enum! {
         BeatenStaysDirect,
         /// R5, R16: a leg that can't keep the promises speaks to the client.
         IneligibleSpeaks,
+        /// R12: a machine whose service has ended too early takes over all the same.
+        EndedTakesOver,
         /// R17: differing bytes pass for the same.
         DifferencesUnseen,
         /// R17: output that ends early or goes on passes for the same.

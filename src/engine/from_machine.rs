@@ -164,8 +164,9 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        let fin = self.legs[index].fin.filter(|_| index == self.original).or(self.fin);
-        if let Some(fin) = fin {
+        let leg = &self.legs[index];
+        let own = leg.fin.filter(|_| index == self.original && !self.ended_early(leg));
+        if let Some(fin) = own.or(self.fin) {
             self.note_fin(fin);
         }
     }
@@ -207,6 +208,10 @@ impl Flow {
         let sent = self.original().sent;
         self.note_output(self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
+        if self.ended_early(self.original()) {
+            self.replace_original(cx, now);
+            return Verdict::Drop(DropReason::Replica);
+        }
         self.behind_since = None;
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
@@ -247,7 +252,10 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let window = self.note_offer(offer);
-        self.client.sent = self.client.sent.max(seg.end);
+        // An empty segment gives the client nothing: what stands before it may be lost on the way here, be it a FIN.
+        if seg.end > seg.v {
+            self.client.sent = self.client.sent.max(seg.end);
+        }
         let mut ed = Editor::new(bytes, p);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);

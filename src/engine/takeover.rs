@@ -5,10 +5,13 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
+use crate::mutant::{self, Mutation};
 
 impl Flow {
     /// The machine is down: this flow's leg of it is fenced, and if it was the original, the successor takes over.
     pub fn machine_down(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
+        // Who has died is no heir, even if it is back before this flow has asked it anything: the operator planned with another machine.
+        self.heir = self.heir.filter(|heir| *heir != machine);
         let Some(index) = self.leg_of(machine).filter(|i| self.legs[*i].state != LegState::Gone) else {
             return;
         };
@@ -70,9 +73,9 @@ impl Flow {
                 // Of equals the first in the list.
                 .min_by_key(|i| self.demerit(cx, *i))
         };
-        best(&|l| l.is_open() && l.eligible && !l.trails)
-            .or_else(|| best(&|l| l.is_open() && l.eligible))
-            .or_else(|| best(&|l| l.state == LegState::Finished))
+        best(&|l| l.is_open() && l.eligible && !l.trails && !self.ended_early(l))
+            .or_else(|| best(&|l| l.is_open() && l.eligible && !self.ended_early(l)))
+            .or_else(|| best(&|l| l.state == LegState::Finished && !self.ended_early(l)))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
 
@@ -87,6 +90,15 @@ impl Flow {
                 input.saturating_add(output)
             }
         }
+    }
+
+    /// R11, R12: a machine whose FIN stands where the client has already been given more has nothing to go on with: its service ended
+    /// too early, and its FIN would be a lie to the client. Nor does an original go on that ends so, after others have spoken.
+    pub fn ended_early(&self, leg: &Leg) -> bool {
+        !mutant::is(Mutation::EndedTakesOver)
+            && leg
+                .fin
+                .is_some_and(|fin| fin < self.client.sent && self.fin != Some(fin))
     }
 
     /// A machine that is up and has never said anything in this flow: it may be asked, again if it was before, for the client has heard

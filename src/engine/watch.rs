@@ -35,7 +35,8 @@ impl Flow {
         let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
         let full = self.buffer_is_full(cx);
         let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
-        let (client_edge, mss, over) = (self.client.edge, Pos::from(self.promise.mss), self.is_over());
+        let (client_edge, client_largest) = (self.client.edge, self.client.largest_window);
+        let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
         let mut ahead = false;
@@ -57,7 +58,11 @@ impl Flow {
             // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
             ahead |= leg.acked() > acked || leg.sent > said;
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
-            let excused = client_edge - leg.sent < mss && leg.sender.edge() - leg.acked() < mss;
+            // Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be
+            // larger than a window is.
+            let closed = |room: Pos, largest: Pos| room < mss.min(largest / 2);
+            let excused = closed(client_edge - leg.sent, client_largest)
+                && closed(leg.sender.edge() - leg.acked(), leg.largest_window);
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
         }

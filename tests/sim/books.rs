@@ -2,10 +2,13 @@
 //!
 //! u counts the client's bytes, v the service's; SYN is 0, the first byte 1 (design section 4).
 
+mod leg;
+
 use std::net::IpAddr;
 
 use relevo::engine::Micros;
 
+pub use self::leg::Leg;
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
 /// A broken invariant or rule, in words.
@@ -101,104 +104,6 @@ impl Told {
     }
 }
 
-/// One machine's half of a flow, as far as the engine can know it.
-#[derive(Clone, Debug, Default)]
-pub struct Leg {
-    pub isn: Option<u32>,
-    /// What its SYN/ACK agreed to.
-    pub scale: Option<u8>,
-    pub timestamps: bool,
-    /// Highest v that it has sent, highest u that it has acknowledged, its window edge in u.
-    pub sent: u64,
-    pub acked: u64,
-    pub edge: u64,
-    /// The end of its output up to which nothing has been missed on the way to the engine.
-    pub whole: u64,
-    /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
-    pub latest: (u64, bool),
-    /// Whether that packet bears its newest time stamp.
-    pub latest_is_newest: bool,
-    pub stamps: Option<Stamps>,
-    /// What is added to its clock on the way to the client: fixed from its first packet on.
-    pub clock_offset: Option<u32>,
-    pub told: Told,
-    /// A reset ended it, and the machine itself sent one.
-    pub reset: bool,
-    pub quit: bool,
-    /// The engine wants its machine evicted; if that is the last one it stays all the same.
-    pub evicted: bool,
-    /// Its machine was declared down: it never counts again, whatever the machine does (R13).
-    pub lost: bool,
-    /// What it had acknowledged, and its edge, when that last changed, and when that was.
-    pub progress: (u64, u64),
-    pub progress_at: Micros,
-    /// Since when it is behind another, and whether the client need not wait for it any more (R15).
-    pub behind_since: Option<Micros>,
-    pub trails: bool,
-}
-
-impl Leg {
-    /// Whether the machine can be expected to read all of the client's stream: not when it gave up itself, and not when all its answers
-    /// to the SYN were lost until the engine gave it up (R10).
-    pub fn should_finish(&self) -> bool {
-        !self.evicted && !self.lost && !self.quit && (!self.reset || self.isn.is_some())
-    }
-
-    /// Whether the commitment counts it (R4).
-    pub fn counts(&self) -> bool {
-        !self.reset && !self.lost && !self.evicted
-    }
-
-    fn unit(&self) -> u32 {
-        self.scale.map_or(0, u32::from)
-    }
-
-    /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, proved: bool) {
-        if let Some((tsval, _)) = p.options.ts {
-            Stamps::add(&mut self.stamps, tsval);
-            self.latest_is_newest = self.stamps.is_some_and(|s| s.latest == tsval);
-        }
-        if p.has(RST) {
-            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one
-            // that belongs to an older connection on these addresses.
-            let exact = match self.isn {
-                Some(isn) => {
-                    let v = place(p.seq, isn, self.sent);
-                    v == self.sent as i64 || v == self.told.ack as i64
-                }
-                None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
-            };
-            self.quit |= exact && fin.is_none_or(|fin| self.acked < fin);
-            self.reset |= self.quit;
-        } else if p.has(SYN) && p.has(ACK) {
-            // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
-            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !proved;
-            if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
-                self.isn = Some(p.seq);
-                (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
-                self.acked = 1;
-                self.edge = 1 + u64::from(p.win);
-                self.sent = 1;
-                self.whole = 1;
-            }
-        } else if let Some(isn) = self.isn {
-            let start = place(p.seq, isn, self.sent);
-            let end = start + i64::from(p.seq_len());
-            raise(&mut self.sent, end);
-            if start <= self.whole as i64 {
-                raise(&mut self.whole, end);
-            }
-            let ack = place(p.ack, isn_c, self.acked);
-            let pure = p.flags == ACK && p.len == 0 && start == self.sent as i64;
-            self.latest = (u64::try_from(ack).unwrap_or(0), pure);
-            raise(&mut self.acked, ack);
-            let edge = ack + (i64::from(p.win) << self.unit());
-            raise(&mut self.edge, edge);
-        }
-    }
-}
-
 /// What the client was promised by the SYN/ACK that reached it.
 #[derive(Clone, Copy, Debug)]
 pub struct Promise {
@@ -237,14 +142,19 @@ pub struct Flow {
     pub reset_to_client: bool,
     /// The service itself refused it.
     pub refused: bool,
+    /// It met what the design does not mask yet: nothing is asked of it any more.
+    pub limit: bool,
     pub told: Told,
     /// The client's segments: from, to, and the v that each acknowledged (R23).
     pub pieces: Vec<(i64, i64, u64)>,
     pub legs: Vec<Option<Leg>>,
     /// Whose output the client gets; `None` while a takeover may have changed it.
     pub original: Option<usize>,
-    /// The machine that it is to move to by plan, at a moment of the engine's choice.
-    pub heir: Option<usize>,
+    /// The machines that it was to move to by plan, one after the other, at moments of the engine's choice. It may be anywhere between its last
+    /// known original and the last of them: a move is not heard before the new original speaks.
+    pub heirs: Vec<usize>,
+    /// No plan is waited for any more: whoever speaks next stays.
+    pub settled: bool,
     pub takeovers: u32,
     /// Another original was asked for, and the engine has not been looked at since.
     pub switching: bool,
@@ -272,11 +182,13 @@ impl Flow {
             client_reset: false,
             reset_to_client: false,
             refused: false,
+            limit: false,
             told: Told::default(),
             pieces: Vec::new(),
             legs: vec![None; machines],
             original: None,
-            heir: None,
+            heirs: Vec::new(),
+            settled: false,
             takeovers: 0,
             switching: false,
             whole: bytes_down as u64 + 2,
@@ -285,6 +197,15 @@ impl Flow {
             Stamps::add(&mut flow.stamps, tsval);
         }
         flow
+    }
+
+    /// The service of machine `m` has ended before what the client was given: if it was the original, another one is (R12).
+    pub fn replaced(&mut self, m: usize, fastest: bool) {
+        if fastest || self.original.is_none_or(|original| original == m) {
+            self.original = None;
+            self.takeovers += 1;
+            self.switching = true;
+        }
     }
 
     /// The scale of windows that the client sends: both sides must have offered one (RFC 7323, 2.2).
@@ -340,7 +261,7 @@ impl Flow {
                 .enumerate()
                 .filter_map(|(m, l)| Some((m, l.as_ref().filter(|l| l.counts())?)))
         };
-        let known = self.original.filter(|_| self.heir.is_none());
+        let known = self.original.filter(|_| self.heirs.is_empty());
         let original = known
             .and_then(|o| self.legs[o].as_ref())
             .filter(|l| !l.reset && !l.lost);
@@ -372,7 +293,7 @@ impl Flow {
                 .min()
                 .unwrap_or(u64::MAX)
         } else {
-            let known = self.original.filter(|_| self.heir.is_none());
+            let known = self.original.filter(|_| self.heirs.is_empty());
             legs.filter(|(m, _)| known.is_none_or(|o| o == *m))
                 .map(|(_, l)| l.edge)
                 .max()

@@ -16,9 +16,9 @@ pub trait Gateway {
     fn has_released(&self) -> bool {
         false
     }
-    /// Whether some of a replica's output did not fit the memory that R9 allows.
-    fn has_skipped(&self) -> bool {
-        false
+    /// How often some of a replica's output did not fit the memory that R9 allows.
+    fn skipped(&self) -> u64 {
+        0
     }
 }
 
@@ -50,8 +50,8 @@ impl Gateway for Engine {
     fn has_released(&self) -> bool {
         self.stats().get(Counter::CausalityReleases) > 0
     }
-    fn has_skipped(&self) -> bool {
-        self.stats().get(Counter::CacheSkipped) > 0
+    fn skipped(&self) -> u64 {
+        self.stats().get(Counter::CacheSkipped)
     }
 }
 

@@ -1,21 +1,25 @@
 //! A host: a real smoltcp stack with its own clock, initial sequence numbers, buffers and applications.
 
-use std::cell::Cell;
+mod device;
+mod hearing;
+mod misfortune;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use relevo::engine::Micros;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{self, CongestionControl, State};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
-use crate::app::{ClientApp, Odd, Pace, Script, ServerApp};
+use self::device::{Queues, TSVAL, seed_for, tsval};
+use crate::app::{ClientApp, Odd, Pace, ServerApp};
 use crate::net::LinkSpec;
-use crate::packet::{ACK, Packet, SYN};
+use crate::packet::Packet;
 use crate::quirks::Quirks;
+use crate::script::Script;
 
 /// How a host's stack and applications behave.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,9 @@ pub struct HostSpec {
     /// Timestamps: the clock's value at the run's start, and whether they are offered or accepted at all.
     pub ts_base: u32,
     pub timestamps: bool,
+    /// SACK and window scaling are offered and accepted.
+    pub sack: bool,
+    pub scaling: bool,
     /// Its service says something else than the others (R17).
     pub odd: Option<Odd>,
     /// The initial sequence number of its first connection.
@@ -46,72 +53,6 @@ pub struct HostSpec {
     pub down: LinkSpec,
 }
 
-/// Packets on their way in and out of a stack.
-#[derive(Debug)]
-struct Queues {
-    mtu: usize,
-    rx: VecDeque<Vec<u8>>,
-    tx: VecDeque<Vec<u8>>,
-}
-
-struct RxToken(Vec<u8>);
-struct TxToken<'a>(&'a mut VecDeque<Vec<u8>>);
-
-impl phy::RxToken for RxToken {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for TxToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push_back(packet);
-        result
-    }
-}
-
-impl Device for Queues {
-    type RxToken<'a> = RxToken;
-    type TxToken<'a> = TxToken<'a>;
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut caps = DeviceCapabilities::default();
-        caps.medium = Medium::Ip;
-        caps.max_transmission_unit = self.mtu;
-        caps
-    }
-    fn receive(&mut self, _: Instant) -> Option<(RxToken, TxToken<'_>)> {
-        self.rx
-            .pop_front()
-            .map(|packet| (RxToken(packet), TxToken(&mut self.tx)))
-    }
-    fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
-        Some(TxToken(&mut self.tx))
-    }
-}
-
-thread_local! {
-    /// smoltcp asks a bare function for the time stamp: the clock of the host that is being run.
-    static TSVAL: Cell<u32> = const { Cell::new(0) };
-}
-
-fn tsval() -> u32 {
-    TSVAL.get()
-}
-
-/// The seed that makes smoltcp's generator (sPCG32, one draw spent on the IPv4 identification) draw `isn` first.
-fn seed_for(isn: u32) -> u64 {
-    const M: u64 = 0xbb2e_fcec_3c39_611d;
-    const A: u64 = 0x7590_ef39;
-    // Newton's iteration: each step doubles the right bits of M's inverse modulo 2^64.
-    let inverse = (0..6).fold(1u64, |x, _| x.wrapping_mul(2u64.wrapping_sub(M.wrapping_mul(x))));
-    // A state whose top three bits are 0 puts out its bits 29 to 60.
-    let state = u64::from(isn) << 29 | 0x0123_4567;
-    (0..2).fold(state, |s, _| s.wrapping_sub(A).wrapping_mul(inverse))
-}
-
 /// What a socket of a host is for.
 #[derive(Debug)]
 enum Role {
@@ -119,6 +60,8 @@ enum Role {
     Listener(bool),
     Server(Box<ServerApp>),
     Client(Box<ClientApp>),
+    /// The application has gone.
+    Orphan,
 }
 
 /// What a machine's application had read of a flow when its connection ended, or by now.
@@ -148,6 +91,8 @@ pub struct Host {
     spare_listeners: usize,
     finished: Vec<Progress>,
     quirks: Quirks,
+    /// The applications do nothing, though the stack runs.
+    pub hung: bool,
     /// The latest SYN of each peer.
     opened: Vec<(IpEndpoint, u32)>,
 }
@@ -198,6 +143,7 @@ impl Host {
             spec,
             finished: Vec::new(),
             quirks: Quirks::default(),
+            hung: false,
             opened: Vec::new(),
         };
         host.keep_listening();
@@ -262,6 +208,7 @@ impl Host {
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
         let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
+        let packet = packet.map(|bytes| self.without_options(bytes));
         if let Some(bytes) = &packet {
             self.quirks.note_heard(bytes);
         }
@@ -284,7 +231,20 @@ impl Host {
                 let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
                 busy |= match role {
                     Role::Listener(_) => false,
-                    Role::Server(app) => app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?,
+                    // What nobody will read ends in a reset, as other stacks answer it (RFC 9293 section 3.6.1, RFC 2525 section 2.17).
+                    Role::Orphan if socket.can_recv() => {
+                        socket.abort();
+                        true
+                    }
+                    Role::Orphan => false,
+                    Role::Server(_) if self.hung => false,
+                    Role::Server(app) => {
+                        if let (State::CloseWait, Some(to)) = (socket.state(), socket.remote_endpoint()) {
+                            let own = socket.local_endpoint().map_or(0, |e| e.port);
+                            app.room_to_close = self.quirks.room_to_close(to, own);
+                        }
+                        app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?
+                    }
                     Role::Client(app) => app.step(now, socket).map_err(|text| (app.flow, text))?,
                 };
             }
@@ -292,56 +252,6 @@ impl Host {
                 return Ok(());
             }
         }
-    }
-
-    /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
-    /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
-    fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
-        let Ok(p) = Packet::parse(bytes) else { return true };
-        if !p.has(SYN) || p.has(ACK) {
-            return true;
-        }
-        let from = IpEndpoint::new(p.src.into(), p.sport);
-        let sockets = &self.sockets;
-        let socket_of = |handle: SocketHandle| sockets.get::<tcp::Socket>(handle);
-        let Some(i) = self
-            .slots
-            .iter()
-            .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
-        else {
-            self.opened.retain(|o| o.0 != from);
-            self.opened.push((from, p.seq));
-            return true;
-        };
-        let old = socket_of(self.slots[i].0);
-        let same = self.opened.contains(&(from, p.seq));
-        let over = !same && !old.can_recv();
-        if over {
-            self.forget(i);
-            self.opened.retain(|o| o.0 != from);
-            self.opened.push((from, p.seq));
-        }
-        over
-    }
-
-    /// smoltcp 0.14 takes a third duplicate ACK while only its FIN is unacknowledged for a fast retransmission, finds no
-    /// data to send, and never sends anything again. So such an ACK, which says nothing, is lost here.
-    fn stalls_fin(&self, bytes: &[u8]) -> bool {
-        let Ok(p) = Packet::parse(bytes) else { return false };
-        if p.flags != ACK || p.len > 0 {
-            return false;
-        }
-        let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
-        let waits = self
-            .slots
-            .iter()
-            .map(|(h, _)| self.sockets.get::<tcp::Socket>(*h))
-            .any(|s| {
-                let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
-                here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
-            });
-        waits && self.quirks.fin_is_open(from, to, p.ack)
     }
 
     fn forget(&mut self, i: usize) {
@@ -376,6 +286,8 @@ impl Host {
                     let app = ServerApp::new(self.greeting, self.spec.pace, self.spec.odd, Rc::clone(&self.scripts));
                     *role = Role::Server(Box::new(app));
                 }
+                (Role::Orphan, State::Closed) => over.push(i),
+                (Role::Orphan, _) => (),
                 (Role::Server(_), State::Closed) if !socket_has_data(&self.sockets, *handle) => over.push(i),
                 (Role::Server(_) | Role::Client(_), _) => (),
             }
@@ -390,7 +302,7 @@ impl Host {
     pub fn take_packet(&mut self, now: Micros) -> Option<Vec<u8>> {
         let mut bytes = self.queues.tx.pop_front()?;
         self.quirks.note_sent(now, &mut bytes);
-        Some(bytes)
+        Some(self.without_options(bytes))
     }
 
     /// When the host wants to run again if no packet comes.
@@ -400,7 +312,8 @@ impl Host {
         let apps = self.slots.iter().filter_map(|(handle, role)| {
             let socket = self.sockets.get::<tcp::Socket>(*handle);
             match role {
-                Role::Listener(_) => None,
+                Role::Listener(_) | Role::Orphan => None,
+                Role::Server(_) if self.hung => None,
                 Role::Server(app) => app.next_deadline(socket, now),
                 Role::Client(app) => app.next_deadline(socket, now),
             }
@@ -439,6 +352,7 @@ impl Host {
             let what = match role {
                 Role::Listener(false) => continue,
                 Role::Listener(true) => "listener".into(),
+                Role::Orphan => "nobody".into(),
                 Role::Server(app) => format!("server of flow {:?}: read {} eof {}", app.flow(), app.read, app.eof),
                 Role::Client(app) => {
                     format!(
@@ -466,10 +380,10 @@ fn first_isn_is_as_wished() {
             1,
             0,
             0,
-            &crate::app::Dialogue {
+            &crate::script::Dialogue {
                 trailer: 0,
                 records: vec![],
-                ending: crate::app::Ending::HalfClose,
+                ending: crate::script::Ending::HalfClose,
             },
         )]);
         let spec = HostSpec {

@@ -9,6 +9,7 @@ mod books;
 mod dialogues;
 mod gateway;
 mod host;
+mod layers;
 mod minimise;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -20,6 +21,7 @@ mod pcap;
 mod quirks;
 mod rng;
 mod scenario;
+mod script;
 mod trace;
 mod world;
 
@@ -129,6 +131,7 @@ struct Total {
     packets: u64,
     takeovers: u64,
     excused: u64,
+    limits: u64,
     evictions: u64,
     false_alarms: u64,
     violations: Vec<(u64, &'static str)>,
@@ -157,6 +160,7 @@ fn run_seeds(
                     total.packets += summary.packets;
                     total.takeovers += summary.takeovers;
                     total.excused += summary.excused;
+                    total.limits += summary.limits;
                     total.evictions += summary.evictions;
                     total.false_alarms += summary.false_alarms;
                 }
@@ -193,11 +197,6 @@ fn check_seeds(
         draw,
         run,
     );
-    if env("SIM_VERBOSE").is_some() {
-        for (seed, rule) in &total.violations {
-            say(&format!("{name}: seed {seed}: {rule}"));
-        }
-    }
     // The first of each kind is shown whole.
     let mut kinds: Vec<&str> = Vec::new();
     for (seed, rule) in &total.violations {
@@ -210,14 +209,18 @@ fn check_seeds(
         }
     }
     say(&format!(
-        "{name}: {} packets, {} takeovers, {} evictions, {} false alarms, {} flows without a survivor, {:.1} s",
+        "{name}: {} packets, {} takeovers, {} evictions, {} false alarms, {} flows without a survivor, {} at a known limit, {:.1} s",
         total.packets,
         total.takeovers,
         total.evictions,
         total.false_alarms,
         total.excused,
+        total.limits,
         began.elapsed().as_secs_f64()
     ));
+    for (seed, rule) in &total.violations {
+        say(&format!("{name}: failed: seed {seed}: {rule}"));
+    }
     say(&format!(
         "{name}: {} schedules, {} violations",
         total.runs,

@@ -8,10 +8,16 @@ use crate::world::Summary;
 
 fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
     match fault {
-        Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => {
-            Some(machine)
-        }
-        Fault::Failover { to } | Fault::HandOver { to } => Some(to),
+        Fault::Freeze { machine, .. }
+        | Fault::Thaw { machine }
+        | Fault::Down { machine }
+        | Fault::Up { machine }
+        | Fault::Serve { machine }
+        | Fault::Crash { machine, .. }
+        | Fault::Hang { machine }
+        | Fault::Wake { machine }
+        | Fault::Restart { machine } => Some(machine),
+        Fault::Failover { to } | Fault::HandOver { to } | Fault::EndHandOver { to } => Some(to),
         Fault::Stall { .. } => None,
     }
 }
@@ -101,6 +107,7 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
         on(&|h| (h.mtu, h.ack_delay) = (1500, 10));
         on(&|h| (h.first_isn, h.ts_base) = (1_000, 1_000));
         on(&|h| h.timestamps = false);
+        on(&|h| (h.sack, h.scaling) = (true, true));
         on(&|h| (h.nagle, h.reno, h.keep_alive) = (true, false, 0));
     }
     all

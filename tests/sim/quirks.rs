@@ -47,6 +47,14 @@ impl Quirks {
         self.sent.iter().any(unacknowledged)
     }
 
+    /// smoltcp takes each acknowledgement in LAST-ACK that acknowledges nothing new for a duplicate and does not look at its window. So a window
+    /// that closes there stays closed for ever, but RFC 9293 (section 3.10.7.4) wants it updated whatever the state. So nobody enters that state with
+    /// more queued than this, its peer's window by the field, without its scale.
+    pub fn room_to_close(&self, to: IpEndpoint, from: u16) -> usize {
+        let sent = self.sent.iter().find(|s| s.is(to, from));
+        sent.map_or(0, |s| Packet::parse(&s.heard).map_or(0, |p| p.win.into()))
+    }
+
     /// A packet comes in.
     pub fn note_heard(&mut self, bytes: &[u8]) {
         let Ok(p) = Packet::parse(bytes) else { return };

@@ -229,3 +229,26 @@ fn the_garbage_byte_of_a_keep_alive_is_no_word() {
     assert_eq!(t.machine(2, words(4, 5, b"\0")), Verdict::Drop(DropReason::Replica));
     assert!(t.client_heard().is_empty());
 }
+
+#[test]
+fn an_original_that_ends_before_what_the_client_has_of_others_is_none_any_more() {
+    let mut t = racing(3);
+    t.client(question());
+    t.machine(1, answer(b"42\n"));
+    assert_eq!(t.client_heard().len(), 1);
+    let fin = Say {
+        flags: Flags::FIN,
+        ..answer(b"")
+    };
+    t.machine(0, fin);
+    assert!(t.client_heard().iter().all(|h| !h.flags.contains(Flags::FIN)));
+    assert_eq!(t.engine.status().services[0].machines[1].original_of, 1);
+    // The conversation is not over, and the new original's word is its end.
+    t.client(words(5, 4, b"QUIT\n"));
+    let bye = Say {
+        flags: Flags::FIN,
+        ..words(4, 10, b"+OK")
+    };
+    t.machine(1, bye);
+    assert!(t.client_heard().iter().any(|h| h.flags.contains(Flags::FIN)));
+}

@@ -272,3 +272,30 @@ fn recovery_says_what_is_missing() {
         "it has acknowledged and sent as much as the old one had"
     );
 }
+
+#[test]
+fn a_plan_ends_with_the_machine_that_it_was_made_for() {
+    let mut t = Talk::with(spec(2), true);
+    let syn = Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    };
+    t.client(syn);
+    // The flow has asked that machine nothing yet (R1).
+    hand_over(&mut t, 1);
+    let machine = machine_ref(1);
+    t.engine.command(t.now, Command::Down { machine });
+    t.engine.command(t.now, Command::Up { machine });
+    let syn_ack = |ts| Say {
+        flags: Flags::SYN,
+        ack: Some(1),
+        ts,
+        ..Say::default()
+    };
+    t.machine(0, syn_ack(Some((CLOCK[0], CLIENT_CLOCK))));
+    t.client(ack(1, 1));
+    t.machine(1, syn_ack(None));
+    t.wait(MS);
+    assert_eq!(original(&t), Some(0));
+}

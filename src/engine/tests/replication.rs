@@ -249,3 +249,19 @@ fn what_an_old_segment_acknowledges_is_not_passed_on_either() {
     assert_eq!(short(&t.machine_heard(0)), [(11, Some(7), "")]);
     assert_eq!(short(&t.machine_heard(1)), [(11, Some(7), "")]);
 }
+
+#[test]
+fn windows_smaller_than_a_segment_excuse_no_replica_from_holding_up_the_client() {
+    // No window scaling: nobody's window, of 1,000 bytes, takes a segment of 1,460.
+    let mut t = Talk::with(spec(2), false);
+    t.shake_hands(2);
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"1!"));
+    t.machine(1, words(1, 4, b"1"));
+    t.client(words(4, 3, b"two"));
+    t.machine(0, ack(3, 7));
+    t.hush();
+    // R23: it has not said what the client has read, and never will.
+    t.wait(160 * MS);
+    assert!(t.machine_heard(1).iter().any(|h| h.data == b"two"));
+}

@@ -279,3 +279,46 @@ fn an_original_that_was_cleared_is_suspected_again_after_longer_and_longer() {
     let at: Vec<Micros> = suspicions(&mut t, 400 * MS).iter().map(|s| s.0 / MS).collect();
     assert_eq!(at, [5, 15, 35, 75, 155, 255, 355], "in milliseconds");
 }
+
+#[test]
+fn a_machine_whose_service_has_ended_too_early_takes_nothing_over() {
+    let mut t = Talk::established(3);
+    t.client(words(1, 1, b"GET a\n"));
+    // Replica 1 has crashed: its FIN stands where the answer begins.
+    let fin = Say {
+        flags: Flags::FIN,
+        ..words(1, 7, b"")
+    };
+    t.machine(1, fin);
+    t.machine(2, words(1, 7, b"42\n"));
+    t.machine(0, words(1, 7, b"42\n"));
+    t.client_heard();
+    let to = machine_ref(1);
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 0);
+    assert_eq!(down(&mut t, 0).switched, 1);
+    assert_eq!(t.engine.status().services[0].machines[2].original_of, 1);
+}
+
+#[test]
+fn a_fin_that_the_original_lost_on_the_way_is_not_taken_for_a_byte() {
+    let mut t = Talk::established(2);
+    t.client(Say {
+        flags: Flags::FIN,
+        ..words(1, 1, b"QUIT")
+    });
+    let bye = words(1, 6, b"+OK");
+    t.machine(
+        1,
+        Say {
+            flags: Flags::FIN,
+            ..bye
+        },
+    );
+    t.machine(0, bye);
+    // Its FIN is lost; what comes next stands behind it.
+    t.machine(0, words(5, 6, b""));
+    t.hush();
+    assert_eq!(down(&mut t, 0).switched, 1);
+    let heard = t.client_heard();
+    assert!(heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{heard:?}");
+}

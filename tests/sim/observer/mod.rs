@@ -9,15 +9,16 @@ mod to_client;
 mod to_machine;
 mod told;
 mod trailing;
+mod unmasked;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use relevo::engine::{EngineSpec, MaxLag, Micros, Original, SourceMode};
 
-use crate::app::Script;
 use crate::books::{Flow, place};
 use crate::packet::{ACK, Packet, SYN};
+use crate::script::Script;
 
 /// Where a packet that leaves the engine came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +44,23 @@ pub struct Machine {
     pub ever_down: bool,
     /// Nothing listens on it.
     pub refuses: bool,
-    /// Its stack agrees to timestamps.
+    /// Its stack agrees to timestamps, SACK, window scaling.
     pub timestamps: bool,
+    pub sack: bool,
+    pub scaling: bool,
+    /// Its service does nothing at present.
+    pub hung: bool,
+    /// It was the original of some flow when the engine was last asked.
+    pub is_original: bool,
+    /// When its service last ended, or its stack last forgot everything.
+    pub died_at: Option<Micros>,
+}
+
+impl Machine {
+    /// Whether its service ended, or hangs, in a flow's time.
+    fn failed(&self, flow: &Flow) -> bool {
+        self.hung || self.died_at.is_some_and(|at| at >= flow.started_at)
+    }
 }
 
 /// The books of one run.
@@ -148,16 +164,21 @@ impl Observer {
             return (None, None);
         };
         let flow = &mut self.flows[f];
-        let (isn, fin, proved) = (flow.isn, flow.fin, flow.proved);
+        // A machine that has forgotten its connection may answer a SYN again, and otherwise.
+        let kept = flow.proved || self.state[m].failed(flow);
+        let (isn, fin) = (flow.isn, flow.fin);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        leg.hear(p, isn, fin, proved);
-        self.note_trailing(now, f);
-        let Some(leg) = &self.flows[f].legs[m] else {
-            return (None, None);
-        };
+        let ended = leg.fin.is_some();
+        leg.hear(p, isn, fin, kept);
+        let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
-        (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)))
+        let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));
+        if too_early && self.state[m].failed(flow) {
+            flow.replaced(m, self.fastest);
+        }
+        self.note_trailing(now, f);
+        offsets
     }
 }

@@ -4,29 +4,32 @@ use super::Observer;
 use crate::books::{Leg, Violation, ensure};
 
 impl Observer {
-    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
-    /// all machines are fit to take over as far as the engine's own judgement goes.
-    pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
+    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that
+    /// the engine does not think fit for reasons of its own (R23) can only lower what all have said.
+    pub fn check_replayed(&mut self) -> Result<(), Violation> {
         let limit = self.cache_limit;
         let states = &self.state;
         for flow in self.flows.iter_mut() {
             if !std::mem::take(&mut flow.switching) {
                 continue;
             }
-            let Some(promise) = flow.promise.filter(|_| fit && flow.proved && !flow.finished()) else {
+            let Some(promise) = flow.promise.filter(|_| flow.proved && !flow.finished()) else {
                 continue;
             };
-            if flow.reset_to_client || flow.refused {
+            if flow.reset_to_client || flow.refused || flow.limit {
                 continue;
             }
-            let alike = |l: &Leg| l.timestamps == promise.timestamps && l.scale.is_some() == promise.scale.is_some();
+            let alike = |l: &Leg| {
+                let agreed = (l.timestamps, l.scale.is_some(), l.sack);
+                agreed == (promise.timestamps, promise.scale.is_some(), promise.sack)
+            };
             let heirs = flow
                 .legs
                 .iter()
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
-            let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
-            let Some(said) = heirs.map(|l| l.whole).min() else {
+            let heirs = heirs.filter(|l| l.counts() && !l.gone && l.isn.is_some() && alike(l));
+            let Some(said) = heirs.map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole)).min() else {
                 continue;
             };
             let said = said.min(flow.edge);

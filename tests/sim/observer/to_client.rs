@@ -5,9 +5,9 @@ use relevo::engine::Micros;
 
 use super::either_way::{check_echo, same_bytes};
 use super::{Cause, Observer, Offsets};
-use crate::app::Script;
-use crate::books::{Flow, Leg, Promise, Violation, ensure, place};
+use crate::books::{Flow, Leg, Promise, Told, Violation, ensure, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN, URG};
+use crate::script::Script;
 
 impl Observer {
     /// The offsets of a packet on its way to a client.
@@ -72,6 +72,10 @@ impl Observer {
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
         let flow = &mut self.flows[f];
         if let Cause::Machine(m) = cause {
+            if known_before && flow.promise.is_none() && flow.legs[m].is_none() {
+                // It belongs to the older connection on these addresses.
+                return Ok(());
+            }
             ensure!(
                 !states[m].down,
                 "R13",
@@ -82,7 +86,7 @@ impl Observer {
                 "R13",
                 "machine {m} has lost this flow"
             );
-            if flow.heir == Some(m) {
+            if let Some(at) = flow.heirs.iter().position(|heir| *heir == m) {
                 let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
                 ensure!(
                     fastest || flow.original.is_none() || sent >= flow.told.sent,
@@ -90,7 +94,12 @@ impl Observer {
                     "moved by plan to machine {m}, which has said {sent} of {}",
                     flow.told.sent
                 );
-                (flow.original, flow.heir) = (Some(m), None);
+                // What was planned before is past.
+                flow.original = Some(m);
+                flow.heirs.drain(..=at);
+            }
+            if flow.settled {
+                flow.heirs.clear();
             }
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
@@ -98,6 +107,16 @@ impl Observer {
                 "I6",
                 "a packet of machine {m}, but the original is {original}"
             );
+        }
+        let ends = self.passes_an_end(f, p, cause);
+        if ends && p.has(RST) {
+            return Ok(());
+        }
+        let (states, flow) = (&self.state, &mut self.flows[f]);
+        // RFC 9293 section 3.10.7.3: a reset without an acceptable acknowledgement is no news in SYN-SENT. It is the answer to what is left of an
+        // older connection.
+        if p.has(RST) && !p.has(ACK) && flow.promise.is_none() && known_before {
+            return Ok(());
         }
         if p.has(RST) {
             if flow.promise.is_none() && (!p.has(ACK) || p.ack != flow.isn.wrapping_add(1)) {
@@ -130,15 +149,18 @@ impl Observer {
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
+        let unstamped = matches!(cause, Cause::Machine(m) if flow.legs[m].as_ref().is_some_and(|l| l.unstamped));
         ensure!(
-            p.options.ts.is_some() == promise.timestamps,
+            p.options.ts.is_some() == (promise.timestamps && !unstamped),
             "R5",
             "timestamps are not as promised"
         );
         if flow.client_reset {
             return Ok(());
         }
-        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+        if !ends {
+            Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+        }
         check_echo(
             flow.stamps.as_ref().map(|s| (s, "the client")),
             p,
@@ -147,7 +169,6 @@ impl Observer {
         let ack = place(p.ack, flow.isn, flow.told.ack);
         // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
         if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
-            && flow.takeovers <= 1
             // Of several clocks at once the latest counts.
             && !fastest
             && let Some(leg) = &mut flow.legs[m]
@@ -155,8 +176,9 @@ impl Observer {
         {
             let offset = told.wrapping_sub(stamps.latest);
             let fixed = *leg.clock_offset.get_or_insert(offset);
+            let waits = flow.takeovers > 1 && flow.told.tsval == Some(told);
             ensure!(
-                offset == fixed,
+                offset == fixed || waits,
                 "R5",
                 "the clock of machine {m} has the offset {offset} after {fixed}"
             );
@@ -242,9 +264,11 @@ impl Observer {
             sack: o.sack_permitted,
             timestamps: o.ts.is_some(),
         };
-        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN.
-        if flow.acked == 0 && now > flow.started_at + forgotten_after {
+        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN. So may one that nobody could go on
+        // with, when the reset that says so was lost.
+        if flow.acked == 0 && (now > flow.started_at + forgotten_after || flow.reset_to_client) {
             flow.promise = Some(new);
+            (flow.reset_to_client, flow.told) = (false, Told::default());
         }
         let promise = *flow.promise.get_or_insert(new);
         ensure!(

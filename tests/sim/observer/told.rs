@@ -4,7 +4,8 @@
 use relevo::engine::Micros;
 
 use super::Observer;
-use crate::books::Flow;
+use crate::books::{Flow, Promise, place};
+use crate::packet::Packet;
 
 impl Observer {
     /// The engine wants the machine evicted: its legs hold nobody up any more (R15).
@@ -33,9 +34,10 @@ impl Observer {
                 flow.original = None;
                 flow.takeovers += 1;
                 flow.switching = true;
-            } else if flow.heir == Some(m) {
-                // It may have moved there already, unheard.
-                (flow.original, flow.heir) = (None, None);
+            } else if flow.heirs.contains(&m) {
+                // It may have moved there already, unheard. Who is dead is no heir any more.
+                flow.original = None;
+                flow.heirs.retain(|heir| *heir != m);
                 flow.takeovers += 1;
             }
         }
@@ -44,30 +46,59 @@ impl Observer {
     /// A failover was ordered: each flow may have another original now.
     pub fn failover(&mut self) {
         for flow in &mut self.flows {
-            (flow.original, flow.heir) = (None, None);
+            flow.original = None;
+            flow.heirs.clear();
             flow.takeovers += 1;
             flow.switching = true;
         }
     }
 
+    /// No handover is waited for any more.
+    pub fn end_hand_over(&mut self) {
+        for flow in &mut self.flows {
+            flow.settled = true;
+        }
+    }
+
     /// A handover was ordered: each flow moves to machine `m` when that is level.
     pub fn hand_over(&mut self, m: usize) {
-        for flow in self.flows.iter_mut().filter(|f| f.original != Some(m)) {
-            flow.heir = Some(m);
+        for flow in &mut self.flows {
+            if flow.original == Some(m) && flow.heirs.is_empty() {
+                continue;
+            }
             flow.takeovers += 1;
+            flow.settled = false;
+            // Of the fastest it can't be said who is the original, before or after.
+            if !self.fastest {
+                flow.heirs.push(m);
+            }
+        }
+    }
+
+    /// Some of machine `m`'s output, in the flow that `p` belongs to, did not fit the engine's memory.
+    pub fn skipped(&mut self, m: usize, p: &Packet) {
+        if let Some(f) = self.by_peer(p.dst, p.dport)
+            && let Some(leg) = &mut self.flows[f].legs[m]
+            && let Some(isn) = leg.isn
+        {
+            let start = u64::try_from(place(p.seq, isn, leg.sent)).unwrap_or(0);
+            leg.skipped_at = Some(leg.skipped_at.unwrap_or(start).min(start));
         }
     }
 
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && (!state.ever_down || state.changed_at <= flow.started_at)
+        !state.down && !state.frozen && !state.failed(flow) && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        let able = !flow.refused && !state.refuses && (state.timestamps || flow.promise.is_none_or(|p| !p.timestamps));
+        let agrees = |p: Promise| {
+            (state.timestamps || !p.timestamps) && (state.sack || !p.sack) && (state.scaling || p.scale.is_none())
+        };
+        let able = !flow.refused && !state.refuses && flow.promise.is_none_or(agrees);
         able && self.lived_through(m, flow)
     }
 }

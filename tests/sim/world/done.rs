@@ -1,7 +1,7 @@
 //! The slow checks, made at each tick: whether all is over, and what should not last (I7, I8, R14); which flows nobody could
 //! carry on, so that nothing is asked of them.
 
-use relevo::engine::{Micros, SECOND};
+use relevo::engine::{Micros, SECOND, ShardStatus};
 
 use super::World;
 use crate::books::{Leg, Violation, ensure};
@@ -15,13 +15,8 @@ impl<G: Gateway> World<G> {
     pub(super) fn tick(&mut self) -> Result<bool, Violation> {
         let status = self.engine.status();
         counters_add_up(&status, self.summary.packets, self.accepted).map_err(|text| Violation { rule: "I7", text })?;
-        let limit = self.scenario.limits.total_buffer;
-        ensure!(
-            status.buffered_bytes <= limit,
-            "I8",
-            "{} bytes buffered of {limit}",
-            status.buffered_bytes
-        );
+        self.check_memory(&status)?;
+        self.observer.note_originals(&status);
         if self.detector.is_some() {
             self.check_detection()?;
         }
@@ -30,6 +25,12 @@ impl<G: Gateway> World<G> {
             let lost = self.connected[id] && !self.done[id] && self.now > self.scenario.heal && !self.has_survivor(id);
             if lost {
                 self.excuse(id);
+            }
+        }
+        for id in 0..self.done.len() {
+            let open = self.connected[id] && !self.done[id] && self.now > self.scenario.heal;
+            if open && (self.observer.is_at_limit(id) || self.observer.original_failed(id)) {
+                self.meet_limit(id);
             }
         }
         for id in 0..self.done.len() {
@@ -46,11 +47,23 @@ impl<G: Gateway> World<G> {
             return Ok(false);
         }
         let orphaned = (0..self.done.len()).any(|id| !self.has_survivor(id));
-        if self.summary.excused > 0 || orphaned {
+        let hung = self.observer.state.iter().any(|s| s.hung);
+        if self.summary.excused + self.summary.limits > 0 || orphaned || hung {
             return Ok(true);
         }
         let flows: usize = status.services.iter().map(|s| s.flows).sum();
-        Ok(flows == 0 && status.buffered_bytes == 0)
+        Ok((flows == 0 && status.buffered_bytes == 0) || self.observer.are_held_by_failed(&status))
+    }
+
+    pub(super) fn check_memory(&self, status: &ShardStatus) -> Result<(), Violation> {
+        let limit = self.scenario.limits.total_buffer;
+        ensure!(
+            status.buffered_bytes <= limit,
+            "I8",
+            "{} bytes buffered of {limit}",
+            status.buffered_bytes
+        );
+        Ok(())
     }
 
     fn check_detection(&mut self) -> Result<(), Violation> {
@@ -58,7 +71,8 @@ impl<G: Gateway> World<G> {
             .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
         for m in 0..self.machines() {
             let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
-            if let Some(since) = unnoticed {
+            // One that is told up again has to be found out again.
+            if let Some(since) = unnoticed.map(|at| at.max(self.observer.state[m].changed_at)) {
                 ensure!(
                     self.now - since < DETECTION,
                     "R14",
@@ -79,6 +93,7 @@ impl<G: Gateway> World<G> {
                 let asked = self.observer.lived_through(m, flow)
                     && !reused
                     && !self.excused[flow.id]
+                    && !self.observer.original_failed(flow.id)
                     && flow.legs[m].as_ref().is_some_and(Leg::should_finish)
                     && !flow.client_reset
                     && !flow.reset_to_client
@@ -97,7 +112,9 @@ impl<G: Gateway> World<G> {
         if host < self.machines() {
             return Err(Violation { rule: "I2", text });
         }
-        if !self.excused[flow] {
+        if !self.excused[flow] && self.observer.is_at_limit(flow) {
+            self.meet_limit(flow);
+        } else if !self.excused[flow] {
             ensure!(!self.has_survivor(flow), "I1", "{text}");
             self.excuse(flow);
         }
@@ -108,6 +125,13 @@ impl<G: Gateway> World<G> {
         self.trace.note(self.now, || format!("flow {flow} has no survivor"));
         (self.done[flow], self.excused[flow]) = (true, true);
         self.summary.excused += 1;
+    }
+
+    pub(super) fn meet_limit(&mut self, flow: usize) {
+        self.trace.note(self.now, || format!("flow {flow} meets a known limit"));
+        (self.done[flow], self.excused[flow]) = (true, true);
+        self.summary.limits += 1;
+        self.observer.meet_limit(flow);
     }
 
     /// Whether some machine could have carried the flow from its start to now.

@@ -78,6 +78,26 @@ impl<G: Gateway> World<G> {
                 self.observer
                     .machine_told(self.now, usize::from(machine.machine.0), false);
             }
+            Fault::Crash { machine, fin } => {
+                self.observer.state[machine].died_at = Some(self.now);
+                self.hosts[machine].crash(fin);
+                self.host_run(machine, None)?;
+            }
+            Fault::Restart { machine } => {
+                let state = &mut self.observer.state[machine];
+                (state.died_at, state.hung) = (Some(self.now), false);
+                self.hosts[machine].restart();
+                self.set_host_timer(machine);
+            }
+            Fault::Hang { machine } => {
+                self.observer.state[machine].hung = true;
+                self.hosts[machine].hung = true;
+            }
+            Fault::Wake { machine } => {
+                self.observer.state[machine].hung = false;
+                self.hosts[machine].hung = false;
+                self.host_run(machine, None)?;
+            }
             Fault::Stall { micros } => {
                 self.engine_rest()?;
                 self.stalled_until = self.now + micros;
@@ -88,7 +108,19 @@ impl<G: Gateway> World<G> {
                 self.command(Command::Failover {
                     to: Self::machine_ref(to),
                 });
-                self.observer.failover();
+                // One that is down is not even asked, and what was planned stays planned.
+                if !self.observer.state[to].down {
+                    self.observer.failover();
+                }
+            }
+            Fault::Serve { machine } => self.command(Command::Serve {
+                machine: Self::machine_ref(machine),
+            }),
+            Fault::EndHandOver { to } => {
+                self.command(Command::EndHandOver {
+                    to: Self::machine_ref(to),
+                });
+                self.observer.end_hand_over();
             }
             Fault::HandOver { to } => {
                 if !self.observer.state[to].down {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use relevo::engine::MILLISECOND;
+use relevo::engine::{MILLISECOND, Micros, SECOND};
 
 use super::World;
 use super::queue::Happening;
@@ -11,6 +11,9 @@ use crate::books::Violation;
 use crate::gateway::Gateway;
 use crate::packet::{Packet, SYN};
 
+/// So long after the network was healed, nothing more is to be expected of a connection whose client is done.
+const SETTLED: Micros = 40 * SECOND;
+
 impl<G: Gateway> World<G> {
     pub(super) fn connect(&mut self, flow: usize) -> Result<(), Violation> {
         let f = &self.scenario.flows[flow];
@@ -18,11 +21,15 @@ impl<G: Gateway> World<G> {
             let other = &self.scenario.flows[*id];
             (other.client, other.port) == (f.client, f.port)
         });
+        let watch = &self.observer;
+        let settled = self.now > self.scenario.heal + SETTLED;
+        let forgotten = |id| settled && watch.original_failed(id);
+        let left = |id| watch.is_at_limit(id) || forgotten(id) || !self.has_survivor(id);
         if earlier
             .clone()
-            .any(|id| self.excused[id] || (self.done[id] && !self.has_survivor(id)))
+            .any(|id| self.excused[id] || (self.done[id] && left(id)))
         {
-            // What is left of a connection that nobody could carry on is in the way.
+            // What is left of a connection that nobody could carry on, or that its original has forgotten, is in the way.
             self.excuse(flow);
             return Ok(());
         }
@@ -65,7 +72,7 @@ impl<G: Gateway> World<G> {
         Ok(())
     }
 
-    fn set_host_timer(&mut self, host: usize) {
+    pub(super) fn set_host_timer(&mut self, host: usize) {
         // A stack that wants to be run at once but then does nothing must not stop the clock.
         let next = self.hosts[host].next_deadline(self.now).map(|at| at.max(self.now + 50));
         if let Some((at, number)) = self.host_timer[host].set(next) {
@@ -103,6 +110,10 @@ impl<G: Gateway> World<G> {
                 self.summary.end = self.now;
                 self.trace
                     .note(self.now, || format!("flow {flow} is over for its client"));
+                // What is left of it on the other side may stand in the way of the next connection.
+                if self.observer.is_at_limit(flow) {
+                    self.meet_limit(flow);
+                }
             }
         }
     }

@@ -21,7 +21,6 @@ use relevo::engine::detect::Detector;
 use relevo::engine::{Counter, MILLISECOND, Micros, Outbox, SECOND};
 
 use self::queue::{Entry, Happening, Timer};
-use crate::app::Script;
 use crate::books::{Violation, ensure};
 use crate::gateway::Gateway;
 use crate::host::Host;
@@ -30,6 +29,7 @@ use crate::observer::Observer;
 use crate::pcap::Capture;
 use crate::rng::Rng;
 use crate::scenario::{Scenario, When, client_addr};
+use crate::script::Script;
 use crate::trace::Trace;
 
 /// After the network is healed, all must be over within this time.
@@ -46,6 +46,8 @@ pub struct Summary {
     pub takeovers: u64,
     /// Flows that no machine lived through: nothing could be asked of them.
     pub excused: u64,
+    /// Flows that met what the design does not mask yet: a crashed or hung original.
+    pub limits: u64,
     pub evictions: u64,
     /// Machines declared dead that were alive, on links that lose packets.
     pub false_alarms: u64,
@@ -158,6 +160,7 @@ impl<G: Gateway> World<G> {
         };
         for (state, m) in world.observer.state.iter_mut().zip(&world.scenario.machines) {
             (state.refuses, state.timestamps) = (m.refuses, m.timestamps);
+            (state.sack, state.scaling) = (m.sack, m.scaling);
         }
         for i in 0..world.scenario.flows.len() {
             world.at(world.scenario.flows[i].start, Happening::Connect(i));

@@ -1,0 +1,120 @@
+//! A machine's half of a flow in the books.
+
+use relevo::engine::Micros;
+
+use super::{Stamps, Told, place, raise};
+use crate::packet::{ACK, FIN, Packet, RST, SYN};
+
+/// One machine's half of a flow, as far as the engine can know it.
+#[derive(Clone, Debug, Default)]
+pub struct Leg {
+    pub isn: Option<u32>,
+    /// What its SYN/ACK agreed to.
+    pub scale: Option<u8>,
+    pub timestamps: bool,
+    pub sack: bool,
+    /// Highest v that it has sent, highest u that it has acknowledged, its window edge in u.
+    pub sent: u64,
+    pub acked: u64,
+    pub edge: u64,
+    /// Where its FIN ends, if it sent one.
+    pub fin: Option<u64>,
+    /// The end of its output up to which nothing has been missed on the way to the engine.
+    pub whole: u64,
+    /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
+    pub latest: (u64, bool),
+    /// Whether that packet bears its newest time stamp.
+    pub latest_is_newest: bool,
+    pub stamps: Option<Stamps>,
+    /// Its last packet carried no time stamp. A stack leaves it out in its answer to a packet that has none (see [`super::Flow::stamped`]).
+    pub unstamped: bool,
+    /// What it had said when some of its output did not fit the engine's memory: only that much need be replayed (R9).
+    pub skipped_at: Option<u64>,
+    /// What is added to its clock on the way to the client: fixed from its first packet on.
+    pub clock_offset: Option<u32>,
+    pub told: Told,
+    /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
+    pub reset: bool,
+    pub quit: bool,
+    /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
+    pub gone: bool,
+    /// The engine wants its machine evicted; if that is the last one it stays all the same.
+    pub evicted: bool,
+    /// Its machine was declared down: it never counts again, whatever the machine does (R13).
+    pub lost: bool,
+    /// What it had acknowledged, and its edge, when that last changed, and when that was.
+    pub progress: (u64, u64),
+    pub progress_at: Micros,
+    /// Since when it is behind another, and whether the client need not wait for it any more (R15).
+    pub behind_since: Option<Micros>,
+    pub trails: bool,
+}
+
+impl Leg {
+    /// Whether the machine can be expected to read all of the client's stream: not when it gave up itself, and not when all its answers
+    /// to the SYN were lost until the engine gave it up (R10).
+    pub fn should_finish(&self) -> bool {
+        !self.evicted && !self.lost && !self.quit && (!self.reset || self.isn.is_some())
+    }
+
+    /// Whether the commitment counts it (R4).
+    pub fn counts(&self) -> bool {
+        !self.reset && !self.lost && !self.evicted
+    }
+
+    fn unit(&self) -> u32 {
+        self.scale.map_or(0, u32::from)
+    }
+
+    /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known. `kept` says that the engine
+    /// has not forgotten what the machine has said before.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool) {
+        self.unstamped = p.options.ts.is_none();
+        if let Some((tsval, _)) = p.options.ts {
+            Stamps::add(&mut self.stamps, tsval);
+            self.latest_is_newest = self.stamps.is_some_and(|s| s.latest == tsval);
+        }
+        if p.has(RST) {
+            // A machine that has acknowledged everything has closed: its reset of what comes late takes nothing back. Nor does one
+            // that belongs to an older connection on these addresses.
+            let exact = match self.isn {
+                Some(isn) => {
+                    let v = place(p.seq, isn, self.sent);
+                    v == self.sent as i64 || v == self.told.ack as i64
+                }
+                None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
+            };
+            self.gone |= exact;
+            self.quit |= exact && fin.is_none_or(|fin| self.acked < fin);
+            self.reset |= self.quit;
+        } else if p.has(SYN) && p.has(ACK) {
+            // A machine that answers anew has forgotten the first time; so has the engine, or the client would have answered.
+            let anew = self.isn.is_some_and(|isn| isn != p.seq) && !kept;
+            if p.ack == isn_c.wrapping_add(1) && (self.isn.is_none() || anew) {
+                self.isn = Some(p.seq);
+                (self.scale, self.timestamps) = (p.options.scale, p.options.ts.is_some());
+                self.sack = p.options.sack_permitted;
+                self.acked = 1;
+                self.edge = 1 + u64::from(p.win);
+                self.sent = 1;
+                self.whole = 1;
+            }
+        } else if let Some(isn) = self.isn {
+            let start = place(p.seq, isn, self.sent);
+            let end = start + i64::from(p.seq_len());
+            raise(&mut self.sent, end);
+            if p.has(FIN) {
+                self.fin = u64::try_from(end).ok();
+            }
+            if start <= self.whole as i64 {
+                raise(&mut self.whole, end);
+            }
+            let ack = place(p.ack, isn_c, self.acked);
+            let pure = p.flags == ACK && p.len == 0 && start == self.sent as i64;
+            self.latest = (u64::try_from(ack).unwrap_or(0), pure);
+            raise(&mut self.acked, ack);
+            let edge = ack + (i64::from(p.win) << self.unit());
+            raise(&mut self.edge, edge);
+        }
+    }
+}

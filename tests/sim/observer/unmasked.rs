@@ -1,0 +1,98 @@
+//! What the engine does not mask yet: the service of a flow's original ends, hangs, or its stack has forgotten the flow (R11's vote, R14's
+//! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and nothing more
+//! is asked of it. With [`JUDGED`] all of it is a violation.
+
+use relevo::engine::{MachineStatus, ShardStatus};
+
+use super::{Cause, Machine, Observer};
+use std::net::IpAddr;
+
+use crate::books::{Flow, Leg, place};
+use crate::packet::{FIN, Packet, RST};
+
+/// Whether the engine judges what an original says when its service crashes or hangs.
+pub const JUDGED: bool = false;
+
+impl Observer {
+    /// What a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its limit. But an end before what
+    /// the client has been given is known to be none.
+    pub(super) fn passes_an_end(&mut self, f: usize, p: &Packet, cause: Cause) -> bool {
+        let (states, flow) = (&self.state, &mut self.flows[f]);
+        let end = flow.promise.filter(|_| p.has(FIN)).map(|promise| {
+            let start = place(p.seq, promise.isn, flow.told.sent);
+            u64::try_from(start + i64::from(p.seq_len())).unwrap_or(0)
+        });
+        // Once its end has passed, whatever it does not know of is answered by a reset (R19).
+        let resets = p.has(RST) && (flow.limit || matches!(cause, Cause::Machine(m) if states[m].failed(flow)));
+        let of_failed = |end| {
+            let said =
+                |(leg, s): (&Option<Leg>, &Machine)| s.failed(flow) && leg.as_ref().is_some_and(|l| l.fin == Some(end));
+            flow.legs.iter().zip(states).any(said)
+        };
+        let ends = end.is_some_and(|end| of_failed(end) && end < flow.whole && (flow.limit || end > flow.told.sent));
+        if JUDGED || !(resets || ends) {
+            return false;
+        }
+        flow.limit = true;
+        flow.reset_to_client |= resets;
+        // The client will acknowledge it.
+        flow.told.sent = flow.told.sent.max(end.unwrap_or(0));
+        true
+    }
+
+    /// Whether the flow is at a known limit.
+    pub fn is_at_limit(&self, id: usize) -> bool {
+        self.flows.iter().any(|f| f.id == id && f.limit)
+    }
+
+    /// Whether the connection that a client has had last is at a known limit.
+    pub fn client_is_at_limit(&self, client: (IpAddr, u16)) -> bool {
+        self.flows.iter().rfind(|f| f.client == client).is_some_and(|f| f.limit)
+    }
+
+    /// Whether the service of machine `m` has ended in a client's connection after `offset` bytes, or its original has, which is taken at
+    /// its word.
+    pub fn ended_early(&self, client: (IpAddr, u16), m: usize, offset: u64) -> bool {
+        self.flows.iter().rfind(|f| f.client == client).is_some_and(|f| {
+            let fin = f.legs[m].as_ref().and_then(|leg| leg.fin);
+            f.limit || (self.state[m].failed(f) && fin == Some(offset + 2))
+        })
+    }
+
+    /// Whether all flows that the engine still has are of originals that have failed. One that has forgotten a connection whose last acknowledgement
+    /// was lost says nothing of it any more, and the client has long been done.
+    pub fn are_held_by_failed(&self, status: &ShardStatus) -> bool {
+        let failed = |(state, _): &(&Machine, &MachineStatus)| !JUDGED && state.died_at.is_some();
+        status.services.iter().all(|s| {
+            let of_failed = self.state.iter().zip(&s.machines).filter(failed);
+            s.flows > 0 && s.flows <= of_failed.map(|(_, m)| m.original_of).sum()
+        })
+    }
+
+    /// The flow, by its script, is at a known limit.
+    pub fn meet_limit(&mut self, id: usize) {
+        for flow in self.flows.iter_mut().filter(|f| f.id == id) {
+            flow.limit = true;
+        }
+    }
+
+    /// What the engine says of who is original.
+    pub fn note_originals(&mut self, status: &ShardStatus) {
+        for (state, m) in self
+            .state
+            .iter_mut()
+            .zip(status.services.iter().flat_map(|s| &s.machines))
+        {
+            state.is_original = m.original_of > 0;
+        }
+    }
+
+    /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time, and the engine may not know.
+    pub fn original_failed(&self, id: usize) -> bool {
+        let failed = |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down;
+        // Who is original after a takeover, and of the fastest, only the engine can say.
+        let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
+        let who = |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m));
+        !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
+    }
+}
