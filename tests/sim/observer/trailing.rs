@@ -31,16 +31,20 @@ impl Observer {
         let Some(lag) = self.max_lag else { return };
         for m in 0..self.flows[f].legs.len() {
             let flow = &self.flows[f];
-            let Some(leg) = &flow.legs[m] else { continue };
-            let (was, behind) = (leg.trails, is_behind(flow, m, lag));
+            if flow.legs[m].is_none() {
+                continue;
+            }
+            let behind = is_behind(flow, m, lag);
             let leg = self.flows[f].legs[m].as_mut().expect("just looked at");
+            // Its patience may have ended before what was heard just now.
+            let expired = |since: Micros| now >= since.max(leg.progress_at) + self.replica_timeout;
+            leg.trails |= leg.behind_since.is_some_and(expired);
             if (leg.acked, leg.edge) != leg.progress {
                 leg.progress = (leg.acked, leg.edge);
                 leg.progress_at = now;
             }
             leg.behind_since = if behind { leg.behind_since.or(Some(now)) } else { None };
-            let expired = |since: Micros| now >= since.max(leg.progress_at) + self.replica_timeout;
-            leg.trails = behind && (was || leg.behind_since.is_some_and(expired));
+            leg.trails &= behind;
             if leg.trails {
                 self.slow_until[m] = now + TRAIL_TIMEOUTS * self.replica_timeout;
             }
