@@ -238,7 +238,8 @@ impl Flow {
             // Late, from an older connection on these addresses.
             return;
         }
-        self.proved |= ack >= 1;
+        // A keep-alive lies before the window: in SYN-RECEIVED its acknowledgement is not looked at (RFC 9293 section 3.10.7.4).
+        self.proved |= ack >= 1 && place(p.seq, self.isn, self.sent) >= 1;
         raise(&mut self.acked, ack);
         let edge = ack + (i64::from(p.win) << self.client_scale(promise.scale));
         raise(&mut self.edge, edge);

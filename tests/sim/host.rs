@@ -93,7 +93,7 @@ pub struct Host {
     quirks: Quirks,
     /// The applications do nothing, though the stack runs.
     pub hung: bool,
-    /// The latest SYN of each peer.
+    /// Every SYN of each peer.
     opened: Vec<(IpEndpoint, u32)>,
 }
 

@@ -95,7 +95,8 @@ impl Quirks {
             });
             return;
         };
-        if end.wrapping_sub(sent.end) as i32 > 0 {
+        let new = end.wrapping_sub(sent.end) as i32 > 0;
+        if new {
             sent.end = end;
         } else if p.flags == ACK && p.len == 0 {
             let ip = if p.src.is_ipv4() { 20 } else { 40 };
@@ -104,8 +105,9 @@ impl Quirks {
             tcp.fill_checksum(&p.src.into(), &p.dst.into());
         }
         sent.fin |= p.has(FIN);
-        // A keep-alive (a byte below what is acknowledged) carries nothing that is owed.
-        if p.seq_len() > 0 && end.wrapping_sub(sent.acked) as i32 > 0 {
+        // A keep-alive (smoltcp gives it the last byte before what it would send next) carries nothing that is owed, or not what is owed first.
+        let first = p.seq.wrapping_sub(sent.acked) as i32 <= 0 && end.wrapping_sub(sent.acked) as i32 > 0;
+        if p.seq_len() > 0 && (new || first) {
             sent.busy_at = now;
         }
     }

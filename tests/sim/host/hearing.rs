@@ -9,7 +9,7 @@ use crate::packet::{ACK, Packet, SYN};
 
 impl Host {
     /// smoltcp hands a SYN to the first socket that would have it, be it a fresh listener next to the connection that the
-    /// SYN belongs to. So a doubled SYN is lost here, and one that meets an old connection ends it, as happens with other stacks (from
+    /// SYN belongs to. So a doubled SYN is lost here, be it of an older connection, and one that meets an old connection ends it, as happens with other stacks (from
     /// TIME-WAIT at once, else after a challenge and the reset that answers it, RFC 9293 section 3.5.1).
     pub(super) fn syn_is_welcome(&mut self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return true };
@@ -24,7 +24,6 @@ impl Host {
             .iter()
             .position(|(h, _)| socket_of(*h).remote_endpoint() == Some(from))
         else {
-            self.opened.retain(|o| o.0 != from);
             self.opened.push((from, p.seq));
             return true;
         };
@@ -33,7 +32,6 @@ impl Host {
         let over = !same && !old.can_recv();
         if over {
             self.forget(i);
-            self.opened.retain(|o| o.0 != from);
             self.opened.push((from, p.seq));
         }
         over

@@ -92,7 +92,8 @@ impl Observer {
         let failed = |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down;
         // Who is original after a takeover, and of the fastest, only the engine can say.
         let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
-        let who = |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m));
+        let heir = |f: &Flow| f.heirs.iter().any(|m| self.state[*m].is_original && failed(f, *m));
+        let who = |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m)) || heir(f);
         !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
     }
 }
