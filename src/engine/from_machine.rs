@@ -164,8 +164,7 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        let fin = self.legs[index].fin.filter(|_| index == self.original).or(self.fin);
-        if let Some(fin) = fin {
+        if let Some(fin) = self.fin {
             self.note_fin(fin);
         }
     }
@@ -211,6 +210,8 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
+        let held = self.holds_fin(cx, now);
+        let (repeats, seg) = (repeats && seg.pure, if held { self.without_fin(seg) } else { seg });
         if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }
@@ -218,7 +219,7 @@ impl Flow {
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
         if seg.pure && !self.is_news(offer, seg.u, repeats) {
-            return Verdict::Drop(DropReason::NoNews);
+            return Verdict::Drop(if held { DropReason::Held } else { DropReason::NoNews });
         }
         // A recovering original says again what the client has long had: the ghost answers (R7), for the client's answer is not
         // passed on to it.
@@ -234,6 +235,18 @@ impl Flow {
         self.on_to_client(cx, checksum, self.original, seg, offer, p, bytes)
     }
 
+    /// R11: a segment as it was before the original's FIN, which is held: with the number after it an acknowledgement would tell of it.
+    fn without_fin(&self, seg: Segment) -> Segment {
+        let fin = self.original().fin.unwrap_or(seg.end);
+        let (v, end) = (seg.v.min(fin), seg.end.min(fin));
+        Segment {
+            v,
+            end,
+            pure: v == end,
+            ..seg
+        }
+    }
+
     /// A segment of leg `index` as the client gets it.
     #[expect(clippy::too_many_arguments, reason = "a packet, its place, and whose it is")]
     pub(super) fn on_to_client(
@@ -247,7 +260,10 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let window = self.note_offer(offer);
-        self.client.sent = self.client.sent.max(seg.end);
+        if seg.end > seg.v {
+            // A bare acknowledgement from beyond a hole gives the client nothing up to there.
+            self.client.sent = self.client.sent.max(seg.end);
+        }
         let mut ed = Editor::new(bytes, p);
         ed.set_src(cx.service(self.service).psc);
         ed.set_dst(self.client.addr);
@@ -256,7 +272,8 @@ impl Flow {
         }
         ed.set_ack(self.client_seq(offer.ack));
         ed.set_window(window);
-        if seg.v + Pos::from(p.seq_len()) > seg.end {
+        // R11: nor where the end has not been confirmed.
+        if seg.v + Pos::from(p.seq_len()) > seg.end || self.fin.is_none_or(|fin| seg.end <= fin) {
             ed.set_flags(p.flags.without(Flags::FIN));
         }
         if let Some(mut ts) = p.options.timestamps {
@@ -319,8 +336,19 @@ impl Flow {
         }
         if index != self.original || self.client.has_left {
             cx.stats.count(Counter::LegsRefused);
+            self.note_reset(now, index);
             self.drop_leg(index, &mut cx.budget);
             return Verdict::Drop(DropReason::Replica);
+        }
+        if self.holds_reset(cx, now) {
+            return Verdict::Drop(DropReason::Held);
+        }
+        if self.is_half_open() && self.has_heir(cx) {
+            // It has forgotten the connection, or its service has gone, before the client had said a word: as if it had refused.
+            self.note_refusal(cx, index);
+            cx.stats.count(Counter::RefusalsMasked);
+            self.replace_original(cx, now);
+            return Verdict::Drop(DropReason::Held);
         }
         cx.stats.count(Counter::ResetsPassed);
         let offer = self.offer(cx);
@@ -349,7 +377,7 @@ impl Flow {
         let acks_syn = p.flags.contains(Flags::ACK) && u == 1;
         if p.flags.contains(Flags::RST) {
             if acks_syn {
-                cx.stats.count(Counter::LegsRefused);
+                self.note_refusal(cx, index);
                 self.drop_leg(index, &mut cx.budget);
                 return Verdict::Drop(DropReason::Replica);
             }

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::{Leg, LegState};
+use super::leg::LegState;
 use super::pos::Pos;
 use super::spec::{MachineId, Micros};
 use super::{Counter, Outcome};
@@ -21,14 +21,10 @@ impl Flow {
         leg.acked() >= self.original().acked() && leg.sent >= self.client.sent && held >= leg.sent
     }
 
-    fn is_fit(leg: &Leg) -> bool {
-        leg.is_open() && leg.eligible
-    }
-
     /// At once: `machine` becomes original if it can, level or not. Returns whether the flow has moved.
     pub fn hand_over(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) -> bool {
         self.heir = None;
-        let fit = |i: &usize| *i != self.original && Self::is_fit(&self.legs[*i]);
+        let fit = |i: &usize| *i != self.original && self.is_fit(&self.legs[*i]);
         if self.state == FlowState::Open
             && let Some(next) = self.leg_of(machine).filter(fit)
         {
@@ -62,7 +58,7 @@ impl Flow {
         }
         match self.leg_of(machine).map(|i| &self.legs[i]) {
             Some(leg) if leg.state == LegState::Finished => {}
-            Some(leg) if Self::is_fit(leg) || leg.state == LegState::SynSent => outcome.pending += 1,
+            Some(leg) if self.is_fit(leg) || leg.state == LegState::SynSent => outcome.pending += 1,
             _ => outcome.stuck += 1,
         }
     }
@@ -74,7 +70,7 @@ impl Flow {
             self.heir = None;
             return false;
         }
-        let ready = |i: &usize| Self::is_fit(&self.legs[*i]) && self.is_level(*i);
+        let ready = |i: &usize| self.is_fit(&self.legs[*i]) && self.is_level(*i);
         if self.state == FlowState::Open
             && let Some(next) = self.leg_of(heir).filter(ready)
         {

@@ -105,6 +105,8 @@ pub struct Leg {
     pub waits: Rare<Waits>,
     /// Its wait was given up: it is fed whatever it has sent (R23).
     pub unbound: bool,
+    /// The machine has refused the connection.
+    pub refused: bool,
     /// When the SYN was last sent; it is repeated after the estimator's timeout.
     pub syn_sent: Option<Micros>,
 }
@@ -137,6 +139,7 @@ impl Leg {
             progress_at: now,
             waits: Rare::new(),
             unbound: false,
+            refused: false,
             syn_sent: None,
         }
     }

@@ -9,9 +9,18 @@ use super::{Counter, Outcome};
 impl Flow {
     /// The machine is down: this flow's leg of it is fenced, and if it was the original, the successor takes over.
     pub fn machine_down(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
-        let Some(index) = self.leg_of(machine).filter(|i| self.legs[*i].state != LegState::Gone) else {
+        let Some(index) = self.leg_of(machine) else { return };
+        if self.legs[index].state == LegState::Gone {
+            if index == self.original
+                && self.trial.vote.is_some()
+                && let Some(next) = self.successor(cx)
+            {
+                // It has reset the flow: nobody need vote on that any more.
+                self.mask(cx, now, next);
+                outcome.switched += 1;
+            }
             return;
-        };
+        }
         if index != self.original || self.is_over() || self.legs[index].state == LegState::Finished {
             self.drop_leg(index, &mut cx.budget);
             outcome.legs_freed += 1;
@@ -62,7 +71,7 @@ impl Flow {
 
     /// R16: the best of the open and eligible legs; failing that one that has had and said everything already, so that only
     /// acknowledgements are left to be given; failing that one that is still being opened.
-    fn successor(&self, cx: &Context) -> Option<usize> {
+    pub fn successor(&self, cx: &Context) -> Option<usize> {
         let best = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
@@ -70,8 +79,11 @@ impl Flow {
                 // Of equals the first in the list.
                 .min_by_key(|i| self.demerit(cx, *i))
         };
-        best(&|l| l.is_open() && l.eligible)
-            .or_else(|| best(&|l| l.state == LegState::Finished))
+        // One that has said FIN may have crashed, where that is not simply believed (R11).
+        let believed = cx.service(self.service).detect.vote == 0;
+        best(&|l| self.is_fit(l) && (believed || l.fin.is_none()))
+            .or_else(|| best(&|l| self.is_fit(l)))
+            .or_else(|| best(&|l| l.state == LegState::Finished && self.reaches(l)))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
 
@@ -92,8 +104,10 @@ impl Flow {
     /// nothing of it that R13 would have to guard.
     fn untried(&self, cx: &Context) -> Option<MachineId> {
         let fresh = |m: &MachineId| {
-            self.leg_of(*m)
-                .is_none_or(|i| self.legs[i].state == LegState::Gone && self.legs[i].sent == 0)
+            self.leg_of(*m).is_none_or(|i| {
+                let leg = &self.legs[i];
+                leg.state == LegState::Gone && leg.sent == 0 && !leg.refused
+            })
         };
         cx.up(self.service).find(fresh)
     }
@@ -140,7 +154,11 @@ impl Flow {
         self.note_switch(old);
         self.original = next;
         self.switched = true;
+        self.close_vote(cx);
         self.behind_since = None;
+        if let Some(trial) = self.trial.awake() {
+            trial.stuck = None;
+        }
         let leg = &mut self.legs[next];
         leg.set_holding(None);
         leg.ack_due = true;
