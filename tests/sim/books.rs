@@ -125,6 +125,8 @@ pub struct Leg {
     /// A reset ended it, and the machine itself sent one.
     pub reset: bool,
     pub quit: bool,
+    /// Its machine has said FIN or RST: what R11 votes on.
+    pub ended: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).
@@ -163,6 +165,7 @@ impl Leg {
                 }
                 None => p.has(ACK) && p.ack == isn_c.wrapping_add(1),
             };
+            self.ended |= exact;
             self.quit |= exact && fin.is_none_or(|fin| self.acked < fin);
             self.reset |= self.quit;
         } else if p.has(SYN) && p.has(ACK) {
@@ -180,6 +183,7 @@ impl Leg {
             let start = place(p.seq, isn, self.sent);
             let end = start + i64::from(p.seq_len());
             raise(&mut self.sent, end);
+            self.ended |= p.has(FIN);
             if start <= self.whole as i64 {
                 raise(&mut self.whole, end);
             }
@@ -281,6 +285,27 @@ impl Flow {
         flow
     }
 
+    /// Whether the original has said something that a vote may take for its own failure (R11).
+    pub fn original_has_ended(&self) -> bool {
+        self.original
+            .and_then(|o| self.legs[o].as_ref())
+            .is_some_and(|leg| leg.ended)
+    }
+
+    /// Whether a vote may have made another machine the original. Where the fastest speaks, the books don't know who was.
+    pub fn may_have_moved(&self) -> bool {
+        let ended = |m: usize| self.legs[m].as_ref().is_some_and(|leg| leg.ended);
+        self.original.map_or_else(|| (0..self.legs.len()).any(ended), ended)
+    }
+
+    /// Machine `m` speaks to the client: it may have taken over from an original that has ended.
+    pub fn moves_on(&mut self, m: usize) {
+        if self.original != Some(m) && self.original_has_ended() {
+            self.original = Some(m);
+            self.takeovers += 1;
+        }
+    }
+
     /// The scale of windows that the client sends: both sides must have offered one (RFC 7323, 2.2).
     pub fn client_scale(&self, other: Option<u8>) -> u32 {
         match (self.offer.options.scale, other) {
@@ -337,7 +362,7 @@ impl Flow {
         let known = self.original.filter(|_| self.heir.is_none());
         let original = known
             .and_then(|o| self.legs[o].as_ref())
-            .filter(|l| !l.reset && !l.lost);
+            .filter(|l| !l.reset && !l.lost && !l.ended);
         let first = match original {
             Some(leg) => leg.acked,
             // It may be one that has died since it acknowledged everything: nobody need take over from it.
@@ -364,7 +389,7 @@ impl Flow {
             legs.map(|(_, l)| l.edge).min().unwrap_or(u64::MAX)
         } else {
             let known = self.original.filter(|_| self.heir.is_none());
-            legs.filter(|(m, _)| known.is_none_or(|o| o == *m))
+            legs.filter(|(m, _)| known.is_none_or(|o| o == *m) || self.original_has_ended())
                 .map(|(_, l)| l.edge)
                 .max()
                 .unwrap_or(u64::MAX)

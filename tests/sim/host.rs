@@ -118,6 +118,8 @@ enum Role {
     /// Waits for a connection; the flag says that a SYN has been here.
     Listener(bool),
     Server(Box<ServerApp>),
+    /// Its process was killed: the kernel ends the connection.
+    Orphan,
     Client(Box<ClientApp>),
 }
 
@@ -284,6 +286,14 @@ impl Host {
                 let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
                 busy |= match role {
                     Role::Listener(_) => false,
+                    Role::Orphan => {
+                        // Nobody will read that any more.
+                        let unread = socket.can_recv();
+                        if unread {
+                            socket.abort();
+                        }
+                        unread
+                    }
                     Role::Server(app) => app.step(now, socket).map_err(|text| (app.flow().unwrap_or(0), text))?,
                     Role::Client(app) => app.step(now, socket).map_err(|text| (app.flow, text))?,
                 };
@@ -362,6 +372,35 @@ impl Host {
         self.sockets.remove(handle);
     }
 
+    /// The service's process is killed: nobody listens any more, and what is open is closed by the kernel.
+    pub fn crash(&mut self) {
+        self.service = None;
+        for i in (0..self.slots.len()).rev() {
+            match std::mem::replace(&mut self.slots[i].1, Role::Orphan) {
+                Role::Listener(_) => {
+                    let (handle, _) = self.slots.remove(i);
+                    self.sockets.remove(handle);
+                }
+                Role::Server(app) => {
+                    if let Some(flow) = app.flow() {
+                        self.finished.push(Progress {
+                            flow,
+                            read: app.read,
+                            eof: app.eof,
+                        });
+                    }
+                    let socket = self.sockets.get_mut::<tcp::Socket>(self.slots[i].0);
+                    if socket.can_recv() {
+                        socket.abort();
+                    } else {
+                        socket.close();
+                    }
+                }
+                other => self.slots[i].1 = other,
+            }
+        }
+    }
+
     /// Listeners that were connected become servers; what is over is forgotten.
     fn take_connections(&mut self) {
         let mut over = Vec::new();
@@ -376,8 +415,13 @@ impl Host {
                     let app = ServerApp::new(self.greeting, self.spec.pace, self.spec.odd, Rc::clone(&self.scripts));
                     *role = Role::Server(Box::new(app));
                 }
+                (Role::Orphan, State::Closed)
+                    if self.sockets.get::<tcp::Socket>(*handle).remote_endpoint().is_none() =>
+                {
+                    over.push(i)
+                }
                 (Role::Server(_), State::Closed) if !socket_has_data(&self.sockets, *handle) => over.push(i),
-                (Role::Server(_) | Role::Client(_), _) => (),
+                (Role::Server(_) | Role::Orphan | Role::Client(_), _) => (),
             }
         }
         for i in over.into_iter().rev() {
@@ -400,7 +444,7 @@ impl Host {
         let apps = self.slots.iter().filter_map(|(handle, role)| {
             let socket = self.sockets.get::<tcp::Socket>(*handle);
             match role {
-                Role::Listener(_) => None,
+                Role::Listener(_) | Role::Orphan => None,
                 Role::Server(app) => app.next_deadline(socket, now),
                 Role::Client(app) => app.next_deadline(socket, now),
             }
@@ -439,6 +483,7 @@ impl Host {
             let what = match role {
                 Role::Listener(false) => continue,
                 Role::Listener(true) => "listener".into(),
+                Role::Orphan => "orphan".into(),
                 Role::Server(app) => format!("server of flow {:?}: read {} eof {}", app.flow(), app.read, app.eof),
                 Role::Client(app) => {
                     format!(

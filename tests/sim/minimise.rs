@@ -8,9 +8,11 @@ use crate::world::Summary;
 
 fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
     match fault {
-        Fault::Freeze { machine, .. } | Fault::Thaw { machine } | Fault::Down { machine } | Fault::Up { machine } => {
-            Some(machine)
-        }
+        Fault::Freeze { machine, .. }
+        | Fault::Crash { machine }
+        | Fault::Thaw { machine }
+        | Fault::Down { machine }
+        | Fault::Up { machine } => Some(machine),
         Fault::Failover { to } | Fault::HandOver { to } => Some(to),
         Fault::Stall { .. } => None,
     }

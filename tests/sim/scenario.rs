@@ -32,6 +32,11 @@ pub enum Fault {
     Thaw {
         machine: usize,
     },
+    /// The service's process is killed: its connections end with FIN or, where something is unread, with RST, and everything that comes
+    /// later is answered with RST. It does not come back.
+    Crash {
+        machine: usize,
+    },
     Down {
         machine: usize,
     },
@@ -328,11 +333,13 @@ impl Scenario {
         }
     }
 
-    /// One replica's service says something else (R17). Nothing may make that machine the original: its clients would read it.
+    /// One replica's service says something else (R17). Nothing may make that machine the original, a vote neither: its clients would
+    /// read it.
     fn draw_oddity(&mut self, r: &mut Rng) {
         let machine = self.machines.len() - 1;
         self.faults.clear();
         self.service.original = Original::First;
+        self.service.detect.vote = 0;
         self.machines[machine].refuses = false;
         self.machines[machine].odd = Some(Odd {
             at: r.log_range(1, 20_000) as usize - 1,
@@ -382,6 +389,13 @@ impl Scenario {
         });
         self.faults
             .extend(stall.map(|(at, micros)| (at, Fault::Stall { micros })));
+        let mut crash = Rng::new(self.seed, 7);
+        if crash.chance(250) {
+            let r = &mut crash;
+            let (at, any) = (when(r), r.below(machines) as usize);
+            let machine = if r.chance(700) { 0 } else { any };
+            self.faults.push((at, Fault::Crash { machine }));
+        }
         match r.below(10) {
             // Nothing.
             0 => (),

@@ -37,6 +37,8 @@ pub type Offsets = (Option<i64>, Option<i64>);
 pub struct Machine {
     pub down: bool,
     pub frozen: bool,
+    /// Its service was killed.
+    pub crashed: bool,
     /// When it was last told up or down.
     pub changed_at: Micros,
     pub ever_down: bool,

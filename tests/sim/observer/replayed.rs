@@ -4,7 +4,7 @@ use super::Observer;
 use crate::books::{Leg, Violation, ensure};
 
 impl Observer {
-    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
+    /// R9, but for FINs, which may have to wait for a vote (R11): what every machine that could take over had said by then, the client has been sent when the engine rests. `fit` says that
     /// all machines are fit to take over as far as the engine's own judgement goes.
     pub fn check_replayed(&mut self, fit: bool) -> Result<(), Violation> {
         let limit = self.cache_limit;
@@ -26,7 +26,7 @@ impl Observer {
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
             let heirs = heirs.filter(|l| l.counts() && l.isn.is_some() && alike(l));
-            let Some(said) = heirs.map(|l| l.whole).min() else {
+            let Some(said) = heirs.map(|l| l.whole - u64::from(l.ended)).min() else {
                 continue;
             };
             let said = said.min(flow.edge);

@@ -91,6 +91,7 @@ impl Observer {
                 );
                 (flow.original, flow.heir) = (Some(m), None);
             }
+            flow.moves_on(m);
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
                 original == m,
@@ -133,7 +134,7 @@ impl Observer {
         if flow.client_reset {
             return Ok(());
         }
-        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+        Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause, lived.is_some())?;
         check_echo(
             flow.stamps.as_ref().map(|s| (s, "the client")),
             p,
@@ -260,6 +261,7 @@ impl Observer {
         promise: &Promise,
         script: &Script,
         cause: Cause,
+        survived: bool,
     ) -> Result<(), Violation> {
         let start = place(p.seq, promise.isn, flow.told.sent);
         let end = start + i64::from(p.seq_len());
@@ -270,7 +272,7 @@ impl Observer {
             flow.whole
         );
         ensure!(
-            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0,
+            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0 || flow.may_have_moved(),
             "I6",
             "data, but nobody took over"
         );
@@ -281,7 +283,7 @@ impl Observer {
             flow.edge
         );
         ensure!(
-            !p.has(FIN) || end == flow.whole as i64,
+            !p.has(FIN) || end == flow.whole as i64 || !survived,
             "I1",
             "FIN at v {end} instead of {}",
             flow.whole

@@ -61,7 +61,7 @@ impl Observer {
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && (!state.ever_down || state.changed_at <= flow.started_at)
+        !state.down && !state.frozen && !state.crashed && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.

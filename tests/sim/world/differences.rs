@@ -19,6 +19,8 @@ impl<G: Gateway> World<G> {
             // What follows may be the same byte again.
             Oddity::Shorter | Oddity::Longer => difference.offset >= odd.at as u64,
         });
+        // A service that has crashed has ended too early.
+        let explained = explained || (difference.length && self.observer.state[m].crashed);
         ensure!(
             explained,
             "R17",

@@ -55,7 +55,8 @@ impl<G: Gateway> World<G> {
 
     fn check_detection(&mut self) -> Result<(), Violation> {
         let well = (0..self.machines())
-            .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
+            .map(|m| (&self.observer.state[m], self.frozen_at[m], &self.scenario.machines[m]))
+            .any(|(state, frozen, spec)| !state.down && !state.crashed && frozen.is_none() && !spec.refuses);
         for m in 0..self.machines() {
             let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
             if let Some(since) = unnoticed {

@@ -20,7 +20,7 @@ impl<G: Gateway> World<G> {
         let m = usize::from(machine.machine.0);
         self.trace
             .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
-        if !self.ever_frozen[m] {
+        if !self.ever_frozen[m] && !self.observer.state[m].crashed {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
             ensure!(
@@ -69,6 +69,11 @@ impl<G: Gateway> World<G> {
                 self.host_run(machine, None)?;
             }
             Fault::Down { machine } => self.down(Self::machine_ref(machine))?,
+            Fault::Crash { machine } => {
+                self.observer.state[machine].crashed = true;
+                self.hosts[machine].crash();
+                self.host_run(machine, None)?;
+            }
             Fault::Up { machine } => {
                 let machine = Self::machine_ref(machine);
                 self.command(Command::Up { machine });
