@@ -205,20 +205,26 @@ fn a_close_that_all_machines_mean_passes() {
 #[test]
 fn a_machine_that_refuses_is_passed_over() {
     let _turn = turn();
-    let table = Table::new(&[]);
-    let kill = |i: usize| rustix::process::kill_process(table.redis[i].pid(), Signal::KILL).expect("kill redis");
+    // So far apart that it is not a probe which finds out first.
+    let table = Table::new(&["detect = { probe_interval = \"10s\" }"]);
+    let kill = |i: usize| {
+        rustix::process::kill_process(table.redis[i].pid(), Signal::KILL).expect("kill redis");
+        let machine = table.lab.machine(i);
+        let own = machine.addr(Family::V4, Redis::PORT);
+        wait_for("the machine to refuse", PATIENCE, || {
+            let answer = machine.enter(|| TcpStream::connect_timeout(&own, PATIENCE));
+            answer.is_err().then_some(())
+        });
+    };
     kill(0);
-    // At once: the detector need not have noticed.
-    table.assert_serves();
-    assert_eq!(counters::resets_seen(table.lab.client()), 0, "resets at the client");
-    wait_for("m0 to be taken out", PATIENCE, || {
-        (table.engine.machine_state(0) == "down").then_some(())
-    });
-    kill(1);
     table.assert_serves();
     assert_eq!(counters::resets_seen(table.lab.client()), 0, "resets at the client");
     assert!(table.engine.counter("refusals_masked") >= 1);
+    wait_for("m0 to be taken out", PATIENCE, || {
+        (table.engine.machine_state(0) == "down").then_some(())
+    });
     // Where nobody listens any more, the client is told so.
+    kill(1);
     kill(2);
     let psc = table.psc();
     let refused = table.lab.client().enter(|| TcpStream::connect_timeout(&psc, PATIENCE));
