@@ -90,7 +90,9 @@ impl Flow {
         if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
             return false;
         }
-        let mute = self.client.edge - original.sent >= mss;
+        // RFC 9293 section 3.8.6.2.1: what a sender waits for if the client's whole window is less than a segment.
+        let worth_it = mss.min(self.client.largest_window / 2);
+        let mute = self.client.edge - original.sent >= worth_it;
         let deaf = original.sender.edge() - self.client.max < mss;
         self.legs.iter().enumerate().any(|(i, l)| {
             let further = (mute && l.sent > original.sent) || (deaf && l.sender.edge() > original.sender.edge());

@@ -10,11 +10,13 @@ mod fastest;
 mod fuzzed;
 mod golden;
 mod handover;
+mod hang;
 mod hostile;
 mod pressure;
 mod replication;
 mod rules;
 mod takeover;
+mod trial;
 mod vote;
 
 use super::*;
