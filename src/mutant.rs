@@ -65,6 +65,10 @@ listed_enum! {
         ChecksumStale,
         /// I8: memory that is given back still counts as used.
         MemoryLeaks,
+        /// R11: the original's FIN or RST is believed at once.
+        NoVote,
+        /// A refused connection is passed on although another machine may accept it.
+        RefusalPassed,
     }
 }
 

@@ -7,6 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::record::{Lines, SIZES, ms};
+use crate::stage::Kind;
 
 const SIZE: (u32, u32) = (1_000, 640);
 /// By number of flows.
@@ -53,7 +54,7 @@ fn one(
     panel: &Panel,
     lines: &Lines,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let shown = lines.kinds();
+    let shown = Kind::ALL;
     let kinds = shown.len();
     let mut chart = ChartBuilder::on(area)
         .caption(panel.title, ("sans-serif", 14))
@@ -81,8 +82,7 @@ fn one(
             });
             chart.draw_series(points)?;
         }
-        let apart = if kind.is_masked() { "" } else { " (not masked)" };
-        let label = format!("{}{apart}", kind.name());
+        let label = kind.name();
         let at = chart.backend_coord(&(i as f64 + 0.3, panel.range.start));
         area.draw(&Text::new(
             label,

@@ -83,17 +83,11 @@ impl Lines {
         self.0.iter().filter(move |line| line["what"] == what)
     }
 
-    /// What was to be masked, and of the rest what was tried.
-    pub fn kinds(&self) -> Vec<Kind> {
-        let tried = |kind: &Kind| self.of("death").any(|l| l["kind"] == kind.name());
-        Kind::all().filter(|kind| kind.is_masked() || tried(kind)).collect()
-    }
-
-    /// The deaths that a filter picks: of one kind, or of all that are masked.
+    /// The deaths that a filter picks: of one kind, or of all.
     pub fn picked(&self, kind: Option<Kind>, replicas: Option<usize>, flows: Option<usize>) -> Vec<&Value> {
         let is = |line: &Value, kind: Kind| line["kind"] == kind.name();
         self.of("death")
-            .filter(|l| kind.map_or_else(|| Kind::MASKED.into_iter().any(|k| is(l, k)), |k| is(l, k)))
+            .filter(|l| kind.is_none_or(|k| is(l, k)))
             .filter(|l| replicas.is_none_or(|r| l["replicas"] == r))
             .filter(|l| flows.is_none_or(|f| l["flows"] == f))
             .collect()
@@ -107,16 +101,12 @@ impl Lines {
              | failure | replicas | flows | takeovers | not noticed | detection | switch | all sent | gap | wait | lost | resets |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
-        for kind in Kind::MASKED {
+        for kind in Kind::ALL {
             self.rows(kind, kind.name(), &mut text);
         }
         let _ = writeln!(text, "| **all of these** | | {}", cells(&self.picked(None, None, None)));
-        for kind in Kind::NOT_MASKED {
-            let name = format!("*apart, not masked in this version:* {}", kind.name());
-            self.rows(kind, &name, &mut text);
-        }
         text.push('\n');
-        for kind in self.kinds() {
+        for kind in Kind::ALL {
             let _ = writeln!(text, "- {}", kind.what());
         }
         text
@@ -206,7 +196,7 @@ impl Lines {
         text
     }
 
-    /// The closing line, and whether nothing was lost, reset or taken over without need. What is not masked does not count.
+    /// The closing line, and whether nothing was lost, reset or taken over without need.
     fn closing(&self) -> (String, bool) {
         let deaths = self.picked(None, None, None);
         let calm: Vec<&Value> = self.of("calm").collect();

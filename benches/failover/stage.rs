@@ -42,20 +42,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What the engine masks.
-    pub const MASKED: [Self; 4] = [Self::Muted, Self::LinkDown, Self::Deaf, Self::Unheard];
-    /// What it does not mask in this version: the machine's kernel lives. Tried only if named, and counted apart.
-    pub const NOT_MASKED: [Self; 3] = [Self::Hung, Self::Crashed, Self::Closed];
-
-    /// All of both.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Self::MASKED.into_iter().chain(Self::NOT_MASKED)
-    }
-
-    /// Whether clients must not notice.
-    pub fn is_masked(self) -> bool {
-        Self::MASKED.contains(&self)
-    }
+    /// All of them: clients must not notice any.
+    pub const ALL: [Self; 7] = [
+        Self::Muted,
+        Self::LinkDown,
+        Self::Hung,
+        Self::Crashed,
+        Self::Closed,
+        Self::Deaf,
+        Self::Unheard,
+    ];
 
     /// As in `KINDS=` and in the records.
     pub const fn name(self) -> &'static str {

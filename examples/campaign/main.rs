@@ -1,7 +1,6 @@
 //! `make campaign RUNS=n [SEED=s]`: the fault campaign; `make campaign-death RUNS=n [SEED=s]`: the engine killed under load.
 //!
-//! What a run is: `tests/net/campaign`. Run number i is drawn from the seed s + i, so `SEED=s+i RUNS=1` draws it again. After every
-//! tenth run comes one with a fault that the design does not mask yet; those are counted apart. Each run's line goes into
+//! What a run is: `tests/net/campaign`. Run number i is drawn from the seed s + i, so `SEED=s+i RUNS=1` draws it again. Each run's line goes into
 //! `bench-results/campaign-<date>-<commit>.jsonl`, and the table beside it is made anew of all its lines.
 //!
 //! The last line is `campaign: N runs, 0 lost, 0 reset` (exit code 0) only if nothing at all was wrong; with books that do not balance it
@@ -39,8 +38,6 @@ const USAGE: &str = "usage: make campaign RUNS=n [SEED=s] or make campaign-death
 
 /// `RUNS` without a value.
 const RUNS: u64 = 20;
-/// After so many runs comes one that is counted apart.
-const APART_EVERY: u64 = 10;
 
 fn main() -> ExitCode {
     let (Some(runs), Some(seed)) = (number("RUNS", 1, || RUNS), number("SEED", 0, seed_of_the_clock)) else {
@@ -81,13 +78,10 @@ fn faults(runs: u64, seed: u64) -> anyhow::Result<bool> {
     let mut record = Record::open("campaign")?;
     let (mut lost, mut reset, mut unbalanced) = (0, 0, 0);
     for i in 0..runs {
-        let outcome = one(&Plan::masked(seed + i), false, &mut record)?;
+        let outcome = one(&Plan::masked(seed + i), &mut record)?;
         lost += u64::from(!outcome.lost.is_empty());
         reset += u64::from(outcome.resets > 0);
         unbalanced += u64::from(!outcome.books.is_empty());
-        if i % APART_EVERY == APART_EVERY - 1 {
-            one(&Plan::not_yet_masked((seed + i) / APART_EVERY), true, &mut record)?;
-        }
     }
     println!("{}", record.write_table()?);
     let books = if unbalanced > 0 {
@@ -99,13 +93,9 @@ fn faults(runs: u64, seed: u64) -> anyhow::Result<bool> {
     Ok(lost + reset + unbalanced == 0)
 }
 
-fn one(plan: &Plan, apart: bool, record: &mut Record) -> anyhow::Result<Outcome> {
-    println!("{}{plan}", if apart { "apart, " } else { "" });
-    let keep = PathBuf::from(format!(
-        "target/campaign/seed-{}{}",
-        plan.seed,
-        if apart { "-apart" } else { "" }
-    ));
+fn one(plan: &Plan, record: &mut Record) -> anyhow::Result<Outcome> {
+    println!("{plan}");
+    let keep = PathBuf::from(format!("target/campaign/seed-{}", plan.seed));
     let outcome = run(plan, Some(&keep));
     println!(
         "  {}: {} flows taken over, longest pause {:.0} ms, {} machines live{}{}; {:.1} s",
@@ -130,7 +120,7 @@ fn one(plan: &Plan, apart: bool, record: &mut Record) -> anyhow::Result<Outcome>
     if !outcome.is_good() {
         println!("  seed {}; logs, status and captures: {}", plan.seed, keep.display());
     }
-    record.add(plan, apart, &outcome)?;
+    record.add(plan, &outcome)?;
     Ok(outcome)
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::campaign::death::{Death, Summary};
-use crate::campaign::plan::{MASKED, NOT_YET_MASKED, Plan};
+use crate::campaign::plan::{MASKED, Plan};
 use crate::campaign::run::Outcome;
 use crate::lab::surroundings::{Journal, Surroundings};
 
@@ -33,28 +33,22 @@ impl Record {
     }
 
     /// Notes a run.
-    pub fn add(&mut self, plan: &Plan, apart: bool, outcome: &Outcome) -> Result<()> {
-        let mut line = outcome.to_json(plan);
-        line["apart"] = apart.into();
-        self.journal.add(&line)
+    pub fn add(&mut self, plan: &Plan, outcome: &Outcome) -> Result<()> {
+        self.journal.add(&outcome.to_json(plan))
     }
 
     /// Makes the table of all lines; returns it.
     pub fn write_table(&self) -> Result<String> {
         let lines = self.journal.lines()?;
-        let seeds: Vec<u64> = lines
-            .iter()
-            .filter_map(|l| if l["apart"] == false { l["seed"].as_u64() } else { None })
-            .collect();
+        let seeds: Vec<u64> = lines.iter().filter_map(|l| l["seed"].as_u64()).collect();
         let (first, last) = (seeds.iter().min().unwrap_or(&0), seeds.iter().max().unwrap_or(&0));
         let table = table(&lines);
         let markdown = format!(
-            "{}\n\n{} {} masked runs, seeds {first} to {last}, and {} of known limits apart.\n\n{table}\n\
+            "{}\n\n{} {} runs, seeds {first} to {last}.\n\n{table}\n\
              What it does not show: {NOT_SHOWN}\n\n    {}\n",
             self.surroundings.title("Fault campaign"),
             self.surroundings,
             seeds.len(),
-            lines.len() - seeds.len(),
             closing(&lines)
         );
         let path = self.journal.path().with_extension("md");
@@ -65,7 +59,7 @@ impl Record {
 
 /// `campaign: N runs, L lost, R reset` over all lines of masked faults.
 fn closing(lines: &[Value]) -> String {
-    let row = Row::of(lines.iter().filter(|line| line["apart"] == false));
+    let row = Row::of(lines.iter());
     format!("campaign: {} runs, {} lost, {} reset", row.runs, row.lost, row.reset)
 }
 
@@ -142,17 +136,8 @@ fn table(lines: &[Value]) -> String {
     };
     let masked: Vec<String> = MASKED.iter().map(ToString::to_string).collect();
     rows(&masked, &mut text);
-    let all = Row::of(lines.iter().filter(|line| line["apart"] == false));
+    let all = Row::of(lines.iter());
     all.write("**all of these**", &mut text);
-    let apart: Vec<String> = NOT_YET_MASKED.iter().map(ToString::to_string).collect();
-    let known: String = {
-        let mut known = String::new();
-        rows(&apart, &mut known);
-        known
-    };
-    for line in known.lines() {
-        let _ = writeln!(text, "| *apart, not masked yet:* {}", line.trim_start_matches("| "));
-    }
     text
 }
 

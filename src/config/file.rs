@@ -19,6 +19,8 @@ pub(super) struct RawService {
     pub(super) psc: At<SocketAddr>,
     pub(super) replica_timeout: At<Micros>,
     pub(super) vote: At<Micros>,
+    pub(super) hang: At<Option<Micros>>,
+    pub(super) floor: Micros,
     pub(super) machines: Vec<RawMachine>,
     max_lag: MaxLag,
     original: Original,
@@ -186,12 +188,14 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
         }
     }
     table.finish(p);
-    let (detect, vote) = detect;
+    let (detect, vote, hang) = detect;
     whole.then_some(RawService {
         name: service_name?,
         psc: psc?,
         replica_timeout,
         vote,
+        hang,
+        floor: detect.floor,
         machines,
         source: source.value,
         max_lag: max_lag.value,
@@ -204,36 +208,37 @@ fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawS
     })
 }
 
-/// The `detect` table, and `vote` once more with its place.
-fn read_detect(p: &mut Collector<'_>, service: &mut Reader<'_, '_>) -> (DetectSpec, At<Micros>) {
+/// The `detect` table, and `vote` and `hang` once more with their places.
+fn read_detect(p: &mut Collector<'_>, service: &mut Reader<'_, '_>) -> (DetectSpec, At<Micros>, At<Option<Micros>>) {
     let default = defaults::DETECT;
     let Some(mut table) = service.table(p, "detect", "detect") else {
         let span = service.span().clone();
-        return (
-            default,
-            At {
-                value: default.vote,
-                span,
-            },
-        );
+        let vote = At {
+            value: default.vote,
+            span: span.clone(),
+        };
+        let hang = At {
+            value: default.hang,
+            span,
+        };
+        return (default, vote, hang);
     };
     let vote = table.or(p, "vote", default.vote, duration);
+    let hang = table.or(p, "hang", default.hang, |value| match value.as_str() {
+        Some("off") => Ok(None),
+        _ => duration(value)
+            .map(Some)
+            .map_err(|expected| format!("\"off\", or {expected}")),
+    });
     let detect = DetectSpec {
         floor: table.or(p, "floor", default.floor, duration).value,
         probe_interval: table.or(p, "probe_interval", default.probe_interval, duration).value,
         probes: table.or(p, "probes", default.probes, number(1, 100)).value,
-        hang: table
-            .or(p, "hang", default.hang, |value| match value.as_str() {
-                Some("off") => Ok(None),
-                _ => duration(value)
-                    .map(Some)
-                    .map_err(|expected| format!("\"off\", or {expected}")),
-            })
-            .value,
+        hang: hang.value,
         vote: vote.value,
     };
     table.finish(p);
-    (detect, vote)
+    (detect, vote, hang)
 }
 
 fn read_machine(p: &mut Collector<'_>, mut table: Reader<'_, '_>, port: Option<u16>) -> Option<RawMachine> {

@@ -245,6 +245,14 @@ fn values_of_a_service() {
             "probes: found 0, expected a whole number from 1 to 100",
         ),
         (
+            "detect = { hang = \"10ms\" }",
+            "hang: found 10ms, expected at least vote, which is 20ms",
+        ),
+        (
+            "detect = { hang = \"20ms\", floor = \"21ms\" }",
+            "hang: found 20ms, expected at least floor, which is 21ms",
+        ),
+        (
             "detect = { hang = \"on\" }",
             "hang: found \"on\", expected \"off\", or a duration",
         ),

@@ -116,6 +116,16 @@ fn times(p: &mut Collector<'_>, service: &RawService) {
         let text = format!("vote: found {vote}, expected at most replica_timeout, which is {limit}");
         p.add(&service.vote.span, text);
     }
+    let Some(hang) = service.hang.value else { return };
+    // A service may be as late as a vote allows, and as silent as a machine may be.
+    let least = [("floor", service.floor), ("vote", vote)]
+        .into_iter()
+        .find(|(_, least)| hang < *least);
+    if let Some((name, least)) = least {
+        let (hang, least) = (format_duration(hang), format_duration(least));
+        let text = format!("hang: found {hang}, expected at least {name}, which is {least}");
+        p.add(&service.hang.span, text);
+    }
 }
 
 fn machines(p: &mut Collector<'_>, service: &RawService) {

@@ -261,7 +261,15 @@ impl Coordinator {
     fn handle_notices(&mut self) {
         while let Ok(notice) = self.ears.notices.try_recv() {
             match notice {
-                Notice::ProbeReply { at, sent, machine } => self.detector.handle_probe_reply(sent, at, machine),
+                Notice::ProbeReply {
+                    at,
+                    sent,
+                    machine,
+                    accepts,
+                } => {
+                    self.detector.handle_probe_reply(sent, at, machine);
+                    self.detector.handle_service(at, machine, accepts);
+                }
                 Notice::Event {
                     at,
                     event: Event::Suspect { machine, reason },
@@ -348,6 +356,12 @@ impl Coordinator {
                     post.order(Order::Probe(machine));
                 }
             }
+            // Its host lives, and that it does is no excuse.
+            Action::Down {
+                machine,
+                reason: reason @ (Reason::Refused | Reason::Hang),
+                suspected_at,
+            } => self.take_down(machine, State::Down, reason, suspected_at, None),
             Action::Down {
                 machine,
                 reason,

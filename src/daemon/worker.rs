@@ -10,7 +10,7 @@ use anyhow::Context;
 
 use super::heard::LastHeard;
 use super::pacer::Pacer;
-use crate::engine::{Command, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus};
+use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
 use crate::host::memory;
@@ -77,6 +77,8 @@ pub enum Notice {
         sent: Micros,
         /// Who.
         machine: MachineRef,
+        /// Its service listens.
+        accepts: bool,
     },
 }
 
@@ -198,14 +200,20 @@ impl<Q: PacketQueue> Worker<Q> {
             let taken = queue.receive(&mut |meta, packet| {
                 let now = clock::now();
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
-                spoke = engine.heard().map(|machine| (now, machine, engine.probe_age()));
+                let accepts = verdict != Verdict::Drop(DropReason::ProbeRefused);
+                let answers = engine.probe_age().map(|age| (age, accepts));
+                spoke = engine.heard().map(|machine| (now, machine, answers));
                 verdict
             });
-            if let Some((at, machine, probe_age)) = spoke {
+            if let Some((at, machine, answers)) = spoke {
                 self.lines.heard.note(machine, at);
-                if let Some(age) = probe_age {
-                    let sent = at.saturating_sub(age);
-                    self.tell(Notice::ProbeReply { at, sent, machine });
+                if let Some((age, accepts)) = answers {
+                    self.tell(Notice::ProbeReply {
+                        at,
+                        sent: at.saturating_sub(age),
+                        machine,
+                        accepts,
+                    });
                     self.lines.coordinator.wake();
                 }
             }

@@ -41,7 +41,8 @@ impl Flow {
 
     fn close_in_order(&mut self, now: Micros) {
         let client_done = self.buffer.fin().is_some_and(|fin| self.client.ack_out > fin);
-        let server_done = self.original().fin.is_some_and(|fin| self.client.acked > fin);
+        // The original's own may be held (R11), and others may have said more (R16, `fastest`).
+        let server_done = self.fin.is_some_and(|fin| self.client.acked > fin);
         if client_done && server_done {
             self.state = FlowState::Closed { at: now };
             for leg in &mut self.legs {

@@ -63,6 +63,12 @@ named_enum! {
         Unreachable => "unreachable",
         /// Probes stayed unanswered.
         Probes => "probes",
+        /// It ended a connection, and no replica did (R11).
+        Vote => "vote",
+        /// Its service has made no progress for `hang`, while a replica's has (R14).
+        Hang => "hang",
+        /// Its host answers, its service does not listen, while another machine's does.
+        Refused => "refused",
         /// A replica held the client up for `replica_timeout` (R15).
         ReplicaTimeout => "replica_timeout",
         /// It says something else than the others, and the policy is to evict (R17).

@@ -4,12 +4,18 @@
 //! every `probe_interval` in which nothing was heard of it) or *suspected* (a burst of `probes` probes is under way). Any packet
 //! from it ends a burst. A burst that ends without one is the proof. The probe of an idle machine is the first of a burst, too.
 //!
+//! A host that answers and a service that does not are different things: a SYN that is refused says that the host lives. A machine that
+//! refuses `probes` SYNs in a row while another machine of its service accepts one has lost its service. Where all
+//! refuse, the service is closed, and no machine is to blame.
+//!
 //! Between the probes of a burst lies half the floor, but never less than two round trips as probes have measured them: a
 //! machine far away is not dead. Evidence of many flows counts together: what any of them hears ends the burst for all, and where many
 //! fall silent at once, or somebody else says that the machine can't be reached, the burst is one probe shorter.
 
+mod service;
 mod way;
 
+use self::service::{Refusal, Service};
 use self::way::Way;
 use super::Reason;
 use super::spec::{MILLISECOND, MachineId, MachineRef, Micros, ServiceId, ServiceSpec};
@@ -70,6 +76,7 @@ struct Watch {
     floor: Micros,
     interval: Micros,
     way: Way,
+    service: Service,
 }
 
 /// Watches the machines of all services.
@@ -97,6 +104,7 @@ impl Detector {
                 floor: service.detect.floor,
                 interval: service.detect.probe_interval.max(1),
                 way: Way::default(),
+                service: Service::default(),
             })
         });
         Self {
@@ -108,8 +116,15 @@ impl Detector {
         self.watches.iter_mut().find(|w| w.machine == machine)
     }
 
-    /// Evidence from a flow, or from the host: starts a probe burst unless one runs, which it supports then.
+    /// Evidence from a flow, or from the host: starts a probe burst unless one runs, which it supports then. A hang is its own proof: the
+    /// kernel would answer any probe.
     pub fn handle_suspect(&mut self, now: Micros, machine: MachineRef, reason: Reason) {
+        if reason == Reason::Hang {
+            if let Some(watch) = self.watch(machine).filter(|w| !w.down) {
+                watch.service.hangs(now);
+            }
+            return;
+        }
         if let Some(watch) = self.watch(machine)
             && !watch.down
         {
@@ -136,6 +151,42 @@ impl Detector {
         self.handle_heard(at, machine);
     }
 
+    /// A machine's service has accepted a probe, or its host has refused it because nobody listens.
+    pub fn handle_service(&mut self, at: Micros, machine: MachineRef, accepts: bool) {
+        let Some(watch) = self.watch(machine).filter(|w| !w.down) else {
+            return;
+        };
+        if accepts {
+            watch.service.accepted(at);
+            return;
+        }
+        let count = watch.service.refused(at);
+        // Once it is plain, there is no hurry: others may accept again.
+        let pause = if count >= watch.probes {
+            watch.interval
+        } else {
+            watch.spacing()
+        };
+        watch.service.ask(at + pause);
+        if count == 1 {
+            let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
+            for other in others.filter(|w| w.machine != machine && !w.down && w.service.refusal().is_none()) {
+                other.service.ask(at);
+            }
+        }
+    }
+
+    /// A machine whose service refuses while another's accepts.
+    fn refuser(&self) -> Option<(usize, Refusal)> {
+        let alive = || self.watches.iter().enumerate().filter(|(_, w)| !w.down);
+        alive().find_map(|(index, w)| {
+            let refusal = w.service.refusal().filter(|r| r.count >= w.probes)?;
+            let another =
+                alive().any(|(_, o)| o.machine.service == w.machine.service && o.service.accepts_since(refusal.since));
+            another.then_some((index, refusal))
+        })
+    }
+
     /// Whoever runs the detector was not scheduled in time, or a shard was not: what was not heard is no evidence. Bursts begin again.
     pub fn handle_stall(&mut self, now: Micros) {
         for watch in &mut self.watches {
@@ -153,6 +204,7 @@ impl Detector {
             watch.down = true;
             watch.burst = None;
             watch.way.forget();
+            watch.service = Service::default();
         }
     }
 
@@ -163,6 +215,7 @@ impl Detector {
             watch.burst = None;
             // Its absence is no part of its way.
             watch.way.forget();
+            watch.service = Service::default();
             watch.heard_at = now.saturating_sub(watch.interval);
             watch.probed_at = 0;
         }
@@ -170,6 +223,13 @@ impl Detector {
 
     /// The next thing to do, if any is due; call until `None`.
     pub fn poll(&mut self, now: Micros) -> Option<Action> {
+        if let Some((index, refusal)) = self.refuser() {
+            return Some(self.watches[index].fall(Reason::Refused, refusal.since));
+        }
+        let hung = |w: &mut Watch| w.service.take_hang().map(|since| w.fall(Reason::Hang, since));
+        if let Some(fall) = self.watches.iter_mut().filter(|w| !w.down).find_map(hung) {
+            return Some(fall);
+        }
         self.watches.iter_mut().filter(|w| !w.down).find_map(|w| w.poll(now))
     }
 
@@ -188,6 +248,11 @@ impl Detector {
 
 impl Watch {
     fn deadline(&self) -> Micros {
+        let ask = self.service.asks_at().unwrap_or(Micros::MAX);
+        ask.min(self.burst_deadline())
+    }
+
+    fn burst_deadline(&self) -> Micros {
         match self.burst {
             Some(burst) => burst.next_at,
             None if self.way.is_doubtful() => self.probed_at,
@@ -238,7 +303,11 @@ impl Watch {
     }
 
     fn poll(&mut self, now: Micros) -> Option<Action> {
-        if self.deadline() > now {
+        if self.service.takes_question(now, now + self.interval) {
+            self.way.ask(now);
+            return Some(Action::Probe { machine: self.machine });
+        }
+        if self.burst_deadline() > now {
             return None;
         }
         let next_at = now + self.spacing();
@@ -258,13 +327,17 @@ impl Watch {
             return Some(Action::Probe { machine: self.machine });
         }
         let (reason, suspected_at) = (burst.reason, burst.since);
+        Some(self.fall(reason, suspected_at))
+    }
+
+    fn fall(&mut self, reason: Reason, suspected_at: Micros) -> Action {
         self.burst = None;
         self.down = true;
-        Some(Action::Down {
+        Action::Down {
             machine: self.machine,
             reason,
             suspected_at,
-        })
+        }
     }
 }
 
@@ -273,7 +346,13 @@ fn weight(reason: Reason) -> u32 {
     match reason {
         Reason::Silence | Reason::UnansweredSyn | Reason::Retransmission => 1,
         Reason::LinkDown | Reason::Unreachable => MANY,
-        Reason::Probes | Reason::ReplicaTimeout | Reason::Divergence | Reason::Command => 0,
+        Reason::Probes
+        | Reason::Vote
+        | Reason::Hang
+        | Reason::Refused
+        | Reason::ReplicaTimeout
+        | Reason::Divergence
+        | Reason::Command => 0,
     }
 }
 
@@ -454,5 +533,83 @@ mod tests {
         (0..3).for_each(|i| assert!(d.poll((101 + i * 2) * MS).is_some()));
         d.handle_stall(160 * MS);
         assert_eq!(d.poll(160 * MS), Some(Action::Probe { machine: A }));
+    }
+
+    /// Two machines, both measured, the second of which has been heard of.
+    fn pair() -> (Detector, MachineRef) {
+        let mut d = detector();
+        let b = MachineRef {
+            machine: MachineId(1),
+            ..A
+        };
+        let twin = detector().watches.remove(0);
+        d.watches.push(Watch { machine: b, ..twin });
+        // Twice, to be sure of the way.
+        for at in [100 * MS, 100 * MS + 100] {
+            for machine in [A, b] {
+                assert_eq!(d.poll(at), Some(Action::Probe { machine }));
+            }
+            for machine in [A, b] {
+                d.handle_probe_reply(at, at + 100, machine);
+            }
+        }
+        (d, b)
+    }
+
+    #[test]
+    fn a_service_that_refuses_while_another_accepts_is_down() {
+        let (mut d, b) = pair();
+        d.handle_service(110 * MS, A, false);
+        // The other one is asked at once; the one that refused, again and again.
+        assert_eq!(d.poll(110 * MS), Some(Action::Probe { machine: b }));
+        d.handle_service(110 * MS + 100, b, true);
+        for at in [112, 114] {
+            assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }), "at {at} ms");
+            assert_eq!(d.poll(at * MS), None);
+            d.handle_heard(at * MS, A);
+            d.handle_service(at * MS, A, false);
+        }
+        let down = Action::Down {
+            machine: A,
+            reason: Reason::Refused,
+            suspected_at: 110 * MS,
+        };
+        assert_eq!((d.poll(114 * MS), d.poll(114 * MS)), (Some(down), None));
+    }
+
+    #[test]
+    fn a_service_that_is_closed_everywhere_is_nobodys_fault() {
+        let (mut d, b) = pair();
+        for at in [110, 112, 114, 116, 118] {
+            for machine in [A, b] {
+                d.handle_heard(at * MS, machine);
+                d.handle_service(at * MS, machine, false);
+            }
+            let asked: Vec<_> = std::iter::from_fn(|| d.poll(at * MS)).collect();
+            assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
+        }
+        // When one is back, the other one is not.
+        d.handle_service(120 * MS, b, true);
+        assert!(matches!(
+            d.poll(120 * MS),
+            Some(Action::Down {
+                machine: A,
+                reason: Reason::Refused,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn one_acceptance_ends_the_suspicion() {
+        let (mut d, b) = pair();
+        d.handle_service(110 * MS, A, false);
+        d.handle_service(110 * MS, b, true);
+        d.handle_service(111 * MS, A, true);
+        d.handle_service(112 * MS, A, false);
+        d.handle_service(113 * MS, A, false);
+        d.handle_service(113 * MS, b, true);
+        let asked: Vec<_> = std::iter::from_fn(|| d.poll(113 * MS)).collect();
+        assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
     }
 }

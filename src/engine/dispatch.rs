@@ -51,8 +51,15 @@ impl Engine {
         let is_probe = p.dst == SocketAddr::new(service.psc.ip(), ports::PROBE_PORT);
         self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
         if is_probe {
+            self.probe_age = self.age_of_probe(now, p.ack).filter(|_| p.flags.contains(Flags::ACK));
+            if p.flags.contains(Flags::RST) {
+                // RFC 9293 section 3.10.7.1: nobody listens. R22: only what answers a SYN of the last seconds is believed.
+                return Verdict::Drop(match self.probe_age {
+                    Some(_) => DropReason::ProbeRefused,
+                    None => DropReason::MisplacedReset,
+                });
+            }
             self.cx.stats.count(Counter::ProbeReplies);
-            self.probe_age = self.age_of_probe(now, p.ack);
             return Verdict::Drop(DropReason::ProbeReply);
         }
         Verdict::Drop(DropReason::UnknownFlow)

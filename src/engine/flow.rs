@@ -138,8 +138,12 @@ pub struct Flow {
     pub legs: Vec<Leg>,
     /// Index into `legs`: who is original.
     pub original: usize,
-    /// Position of the service's FIN (v), once an original has sent it.
+    /// Position of the service's FIN (v), once it may reach the client (R11).
     pub fin: Option<Pos>,
+    /// What is held against the original, and not decided yet (R11, R14).
+    pub trial: Rare<super::vote::Trial>,
+    /// The client is owed the service's FIN: the original's own was held.
+    pub fin_due: bool,
     /// The selective acknowledgements that the original sent last (u), for what the engine says in its stead.
     pub blocks: Rare<SackBlocks>,
     /// Since when another machine has acknowledged, or said, what the original has not, and the original is silent (R14); or since it was
@@ -178,6 +182,11 @@ impl Flow {
     #[must_use]
     pub fn original(&self) -> &Leg {
         &self.legs[self.original]
+    }
+    /// The end of the bytes that the client was sent (v), the FIN not counted.
+    #[must_use]
+    pub fn heard(&self) -> Pos {
+        self.fin.map_or(self.client.sent, |fin| self.client.sent.min(fin))
     }
     /// The original's leg.
     pub fn original_mut(&mut self) -> &mut Leg {
@@ -284,7 +293,7 @@ mod tests {
     #[test]
     fn an_idle_flow_is_small() {
         let (flow, leg) = (size_of::<Flow>(), size_of::<Leg>());
-        assert!(flow <= 432, "{flow} bytes a flow");
+        assert!(flow <= 440, "{flow} bytes a flow");
         assert!(leg <= 224, "{leg} bytes a leg");
     }
 }

@@ -164,9 +164,7 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        let leg = &self.legs[index];
-        let own = leg.fin.filter(|_| index == self.original && !self.ended_early(leg));
-        if let Some(fin) = own.or(self.fin) {
+        if let Some(fin) = self.fin {
             self.note_fin(fin);
         }
     }
@@ -208,7 +206,8 @@ impl Flow {
         let sent = self.original().sent;
         self.note_output(self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
-        if self.ended_early(self.original()) {
+        if cx.service(self.service).detect.vote == 0 && !self.reaches(self.original()) {
+            // R16: others have said more, and nobody votes on that.
             self.replace_original(cx, now);
             return Verdict::Drop(DropReason::Replica);
         }
@@ -216,6 +215,8 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
+        let held = self.holds_fin(cx, now);
+        let (repeats, seg) = (repeats && seg.pure, if held { self.without_fin(seg) } else { seg });
         if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }
@@ -223,7 +224,7 @@ impl Flow {
         let offer = self.offer(cx);
         // R6: a pure acknowledgement that says nothing new would count as a duplicate.
         if seg.pure && !self.is_news(offer, seg.u, repeats) {
-            return Verdict::Drop(DropReason::NoNews);
+            return Verdict::Drop(if held { DropReason::Held } else { DropReason::NoNews });
         }
         // A recovering original says again what the client has long had: the ghost answers (R7), for the client's answer is not
         // passed on to it.
@@ -237,6 +238,18 @@ impl Flow {
             self.lead = self.original().machine;
         }
         self.on_to_client(cx, checksum, self.original, seg, offer, p, bytes)
+    }
+
+    /// R11: a segment as it was before the original's FIN, which is held: with the number after it an acknowledgement would tell of it.
+    fn without_fin(&self, seg: Segment) -> Segment {
+        let fin = self.original().fin.unwrap_or(seg.end);
+        let (v, end) = (seg.v.min(fin), seg.end.min(fin));
+        Segment {
+            v,
+            end,
+            pure: v == end,
+            ..seg
+        }
     }
 
     /// A segment of leg `index` as the client gets it.
@@ -264,7 +277,8 @@ impl Flow {
         }
         ed.set_ack(self.client_seq(offer.ack));
         ed.set_window(window);
-        if seg.v + Pos::from(p.seq_len()) > seg.end {
+        // R11: nor where the end has not been confirmed.
+        if seg.v + Pos::from(p.seq_len()) > seg.end || self.fin.is_none_or(|fin| seg.end <= fin) {
             ed.set_flags(p.flags.without(Flags::FIN));
         }
         if let Some(mut ts) = p.options.timestamps {
@@ -327,8 +341,19 @@ impl Flow {
         }
         if index != self.original || self.client.has_left {
             cx.stats.count(Counter::LegsRefused);
+            self.note_reset(now, index);
             self.drop_leg(index, &mut cx.budget);
             return Verdict::Drop(DropReason::Replica);
+        }
+        if self.holds_reset(cx, now) {
+            return Verdict::Drop(DropReason::Held);
+        }
+        if self.is_half_open() && self.has_heir(cx) {
+            // It has forgotten the connection, or its service has gone, before the client had said a word: as if it had refused.
+            self.note_refusal(cx, index);
+            cx.stats.count(Counter::RefusalsMasked);
+            self.replace_original(cx, now);
+            return Verdict::Drop(DropReason::Held);
         }
         cx.stats.count(Counter::ResetsPassed);
         let offer = self.offer(cx);
@@ -357,7 +382,7 @@ impl Flow {
         let acks_syn = p.flags.contains(Flags::ACK) && u == 1;
         if p.flags.contains(Flags::RST) {
             if acks_syn {
-                cx.stats.count(Counter::LegsRefused);
+                self.note_refusal(cx, index);
                 self.drop_leg(index, &mut cx.budget);
                 return Verdict::Drop(DropReason::Replica);
             }

@@ -35,6 +35,13 @@ impl Flow {
     pub fn offer(&self, cx: &Context) -> Offer {
         let slack = cx.slack(self.service);
         let original = self.original();
+        if self.trial.vote.is_some_and(|vote| vote.reset) {
+            // It has reset the connection, and its successor is not decided on (R11): nothing that it has taken counts any more.
+            return Offer {
+                ack: self.client.ack_out,
+                edge: self.client.edge_out,
+            };
+        }
         let (mut ack, mut edge) = (original.acked(), original.sender.edge());
         for leg in self.replicas() {
             if !mutant::is(Mutation::CommitIgnoresReplicas) {

@@ -3,7 +3,7 @@
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::{Leg, LegState};
+use super::leg::LegState;
 use super::pos::Pos;
 use super::spec::{MachineId, Micros};
 use super::{Counter, Outcome};
@@ -19,10 +19,6 @@ impl Flow {
         let leg = &self.legs[index];
         let held = leg.cache.next() + Pos::from(leg.fin.is_some());
         leg.acked() >= self.original().acked() && leg.sent >= self.client.sent && held >= leg.sent
-    }
-
-    fn is_fit(&self, leg: &Leg) -> bool {
-        leg.is_open() && leg.eligible && !self.ended_early(leg)
     }
 
     /// At once: `machine` becomes original if it can, level or not. Returns whether the flow has moved.

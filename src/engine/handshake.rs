@@ -8,6 +8,7 @@ use super::rare::Rare;
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, MachineRef, Micros, ServiceId};
 use super::{Checksum, Counter, DropReason, Reason, Verdict};
+use crate::mutant::{self, Mutation};
 use crate::wire::{Editor, Flags, Options, Parsed, SackBlocks, Seq, SynKeep};
 use std::net::{IpAddr, SocketAddr};
 
@@ -73,6 +74,8 @@ impl Flow {
             legs: vec![Leg::new(machine, Mode::Direct, cx.rtt(service), now)],
             original: 0,
             fin: None,
+            trial: Rare::new(),
+            fin_due: false,
             blocks: Rare::new(),
             compare: None,
             behind_since: None,
@@ -162,16 +165,19 @@ impl Flow {
             return self.accept_syn_ack(cx, now, checksum, p, bytes);
         }
         if p.flags.contains(Flags::RST) && p.flags.contains(Flags::ACK) && u == 1 {
-            if self.original().mode == Mode::Relayed && self.has_heir(cx) {
-                // It was to take over, and refuses; another one may not.
-                cx.stats.count(Counter::LegsRefused);
+            self.note_refusal(cx, self.original);
+            if (self.has_heir(cx) && !mutant::is(Mutation::RefusalPassed)) || self.state != FlowState::SynSent {
+                // It refuses; another one may not. Where the client was promised something, only an end in its own numbers makes sense.
+                cx.stats.count(Counter::RefusalsMasked);
                 let refuser = self.original;
                 self.drop_leg(refuser, &mut cx.budget);
                 self.replace_original(cx, now);
                 return Verdict::Drop(DropReason::Relayed);
             }
-            // RFC 9293 section 3.10.7.3: refused. As the original says.
+            // RFC 9293 section 3.10.7.3: refused, by all that could be asked.
             cx.stats.count(Counter::ResetsPassed);
+            let refuser = self.original;
+            self.drop_leg(refuser, &mut cx.budget);
             self.end_by_reset(cx, now);
             return self.pass_raw(checksum, p, bytes, cx);
         }
@@ -185,6 +191,13 @@ impl Flow {
             return self.pass_raw(checksum, p, bytes, cx);
         }
         Verdict::Drop(DropReason::Implausible)
+    }
+
+    /// RFC 9293 section 3.10.7.3: a machine has answered the SYN with a RST. For this flow it is not asked again.
+    pub fn note_refusal(&mut self, cx: &mut Context, index: usize) {
+        cx.stats.count(Counter::LegsRefused);
+        self.legs[index].refused = true;
+        cx.suspect(self.service, self.legs[index].machine, Reason::Refused);
     }
 
     /// A machine that still has an old connection on these addresses is told that it is over (RFC 9293 section 3.5.1).

@@ -33,6 +33,7 @@ mod table;
 mod takeover;
 mod timers;
 mod trail;
+mod vote;
 mod watch;
 
 use crate::wire::{ParseError, Parsed, tcp_checksum_ok};
@@ -142,6 +143,7 @@ impl Engine {
             flow.answer_resets(&mut self.cx);
         }
         self.half_open -= usize::from(flow.is_half_open());
+        flow.close_vote(&mut self.cx);
         flow.release(&mut self.cx.budget);
         self.table.remove(flow.service, flow.client.addr, flow.peer, key);
         self.cx.stats.count(Counter::FlowsClosed);

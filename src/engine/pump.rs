@@ -19,6 +19,7 @@ impl Flow {
     /// Everything that is due for this flow, after its packets have had their verdicts.
     pub fn pump(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         self.follow_plan(cx, now);
+        self.judge(cx, now);
         for index in 0..self.legs.len() {
             match (self.legs[index].mode, self.legs[index].state) {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
@@ -28,7 +29,7 @@ impl Flow {
                 _ => {}
             }
         }
-        self.tell_client(cx, out);
+        self.tell_client(cx, now, out);
         self.compare(cx);
         self.trim();
         self.watch(cx, now);
@@ -214,7 +215,7 @@ impl Flow {
     // ---- client ----
 
     /// R6: what a replica's progress, a switch of the original, or the client's own question lets the engine say.
-    fn tell_client(&mut self, cx: &mut Context, out: &mut Outbox) {
+    fn tell_client(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         if self.client.has_left {
             return;
         }
@@ -226,7 +227,10 @@ impl Flow {
         }
         let switched = std::mem::take(&mut self.switched);
         if switched {
-            self.replay(cx, out);
+            self.replay(cx, now, out);
+        }
+        if std::mem::take(&mut self.fin_due) {
+            self.say_fin(cx, out);
         }
         let offer = self.offer(cx);
         let asked = std::mem::take(&mut self.client.ack_due);
@@ -273,8 +277,17 @@ impl Flow {
         opened > 0 && opened >= whole.min(2 * Pos::from(self.promise.mss)) && left < whole / 2
     }
 
+    /// R11: the original's FIN, once it may pass. If the client has no room for it, the original will say it again.
+    fn say_fin(&mut self, cx: &mut Context, out: &mut Outbox) {
+        if let Some(at) = self.fin.filter(|at| *at < self.client.edge && *at >= self.client.sent) {
+            let offer = self.offer(cx);
+            self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);
+            self.client.sent = self.client.sent.max(at + 1);
+        }
+    }
+
     /// R12: the new original's output that the client has not had, out of the cache.
-    fn replay(&mut self, cx: &mut Context, out: &mut Outbox) {
+    fn replay(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         let index = self.original;
         let from = self.client.sent.max(self.legs[index].cache.base());
         if from > self.client.sent || mutant::is(Mutation::CacheNotReplayed) {
@@ -300,10 +313,9 @@ impl Flow {
             at += len;
         }
         self.note_replayed(cx, from, at);
-        if self.legs[index].fin == Some(at) && at < self.client.edge {
+        if self.legs[index].fin == Some(at) && at < self.client.edge && !self.holds_fin(cx, now) {
             let offer = self.offer(cx);
             self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);
-            self.note_fin(at);
             at += 1;
         }
         self.client.sent = self.client.sent.max(at);

@@ -37,6 +37,10 @@ named_enum! {
         Fenced => "fenced",
         /// The answer to a probe of our own.
         ProbeReply => "probe_reply",
+        /// The answer to a probe of our own by a host whose service does not listen.
+        ProbeRefused => "probe_refused",
+        /// The original's end, until a replica confirms it (R11).
+        Held => "held",
     }
 }
 
@@ -102,6 +106,22 @@ named_enum! {
         Uncompared => "uncompared",
         /// Differences in which a majority agreed against the original (R17).
         OriginalsOutvoted => "originals_outvoted",
+        /// FINs and RSTs of originals that needed, or were held for, a replica's confirmation (R11).
+        VotesOpened => "votes_opened",
+        /// Of these, confirmed by a replica.
+        VotesConfirmed => "votes_confirmed",
+        /// Of these, taken for the original's own failure: the flow moved to a replica.
+        VotesMasked => "votes_masked",
+        /// Of these, ended by something else: nobody was left to vote, the client went, the original was replaced.
+        VotesMoot => "votes_moot",
+        /// FINs that reached their client late because of a vote that the original won.
+        FinsDelayed => "fins_delayed",
+        /// By how much, in microseconds, all together.
+        FinDelay => "fin_delay_us",
+        /// The longest of these delays in microseconds.
+        FinDelayMax => "fin_delay_max_us",
+        /// Connections that a machine refused and that were tried on another.
+        RefusalsMasked => "refusals_masked",
     }
 }
 
@@ -134,6 +154,11 @@ impl Stats {
     pub fn add_to(&mut self, counter: Counter, n: u64) {
         self.counters[counter as usize] += n;
     }
+    /// Notes a new maximum.
+    pub fn raise(&mut self, counter: Counter, to: u64) {
+        let value = &mut self.counters[counter as usize];
+        *value = to.max(*value);
+    }
     /// Drops for a reason so far.
     #[must_use]
     pub fn drops(&self, reason: DropReason) -> u64 {
@@ -154,8 +179,11 @@ impl Stats {
         for (a, b) in self.drops.iter_mut().zip(other.drops) {
             *a += b;
         }
-        for (a, b) in self.counters.iter_mut().zip(other.counters) {
-            *a += b;
+        for (counter, b) in Counter::ALL.iter().zip(other.counters) {
+            match counter {
+                Counter::FinDelayMax => self.raise(*counter, b),
+                _ => self.add_to(*counter, b),
+            }
         }
     }
 }

@@ -5,16 +5,24 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
-use crate::mutant::{self, Mutation};
 
 impl Flow {
     /// The machine is down: this flow's leg of it is fenced, and if it was the original, the successor takes over.
     pub fn machine_down(&mut self, cx: &mut Context, now: Micros, machine: MachineId, outcome: &mut Outcome) {
         // Who has died is no heir, even if it is back before this flow has asked it anything: the operator planned with another machine.
         self.heir = self.heir.filter(|heir| *heir != machine);
-        let Some(index) = self.leg_of(machine).filter(|i| self.legs[*i].state != LegState::Gone) else {
+        let Some(index) = self.leg_of(machine) else { return };
+        if self.legs[index].state == LegState::Gone {
+            if index == self.original
+                && self.trial.vote.is_some()
+                && let Some(next) = self.successor(cx)
+            {
+                // It has reset the flow: nobody need vote on that any more.
+                self.mask(cx, now, next);
+                outcome.switched += 1;
+            }
             return;
-        };
+        }
         if index != self.original || self.is_over() || self.legs[index].state == LegState::Finished {
             self.drop_leg(index, &mut cx.budget);
             outcome.legs_freed += 1;
@@ -65,7 +73,7 @@ impl Flow {
 
     /// R16: the best of the open and eligible legs, of those that trail (R15) only if there are no others; failing that one that has had
     /// and said everything already, so that only acknowledgements are left to be given; failing that one that is still being opened.
-    fn successor(&self, cx: &Context) -> Option<usize> {
+    pub fn successor(&self, cx: &Context) -> Option<usize> {
         let best = |fit: &dyn Fn(&Leg) -> bool| {
             cx.up(self.service)
                 .filter_map(|m| self.leg_of(m))
@@ -73,9 +81,12 @@ impl Flow {
                 // Of equals the first in the list.
                 .min_by_key(|i| self.demerit(cx, *i))
         };
-        best(&|l| l.is_open() && l.eligible && !l.trails && !self.ended_early(l))
-            .or_else(|| best(&|l| l.is_open() && l.eligible && !self.ended_early(l)))
-            .or_else(|| best(&|l| l.state == LegState::Finished && !self.ended_early(l)))
+        // One that has said FIN may have crashed, where that is not simply believed (R11).
+        let believed = cx.service(self.service).detect.vote == 0;
+        best(&|l| self.is_fit(l) && !l.trails && (believed || l.fin.is_none()))
+            .or_else(|| best(&|l| self.is_fit(l) && !l.trails))
+            .or_else(|| best(&|l| self.is_fit(l)))
+            .or_else(|| best(&|l| l.state == LegState::Finished && self.reaches(l)))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
 
@@ -92,21 +103,14 @@ impl Flow {
         }
     }
 
-    /// R11, R12: a machine whose FIN stands where the client has already been given more has nothing to go on with: its service ended
-    /// too early, and its FIN would be a lie to the client. Nor does an original go on that ends so, after others have spoken.
-    pub fn ended_early(&self, leg: &Leg) -> bool {
-        !mutant::is(Mutation::EndedTakesOver)
-            && leg
-                .fin
-                .is_some_and(|fin| fin < self.client.sent && self.fin != Some(fin))
-    }
-
     /// A machine that is up and has never said anything in this flow: it may be asked, again if it was before, for the client has heard
     /// nothing of it that R13 would have to guard.
     fn untried(&self, cx: &Context) -> Option<MachineId> {
         let fresh = |m: &MachineId| {
-            self.leg_of(*m)
-                .is_none_or(|i| self.legs[i].state == LegState::Gone && self.legs[i].sent == 0)
+            self.leg_of(*m).is_none_or(|i| {
+                let leg = &self.legs[i];
+                leg.state == LegState::Gone && leg.sent == 0 && !leg.refused
+            })
         };
         cx.up(self.service).find(fresh)
     }
@@ -153,7 +157,11 @@ impl Flow {
         self.note_switch(old);
         self.original = next;
         self.switched = true;
+        self.close_vote(cx);
         self.behind_since = None;
+        if let Some(trial) = self.trial.awake() {
+            trial.stuck = None;
+        }
         let leg = &mut self.legs[next];
         leg.set_holding(None);
         leg.trails = false;

@@ -2,7 +2,7 @@
 //!
 //! All deadlines of a flow, by leg: the sender's timer; the repetition of a SYN; the eviction of a leg that holds the client up;
 //! the question to, and the release of, a leg that waits for its machine's output; the reset of a leg that does not finish. And for the
-//! flow: suspicion against an original that is behind; the end of a half-open, closed or idle flow; the return of unused memory.
+//! flow: suspicion against an original that is behind, or whose service hangs; the end of a half-open, closed or idle flow; the return of unused memory.
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
@@ -27,6 +27,11 @@ fn asks_at(leg: &Leg, since: Micros) -> Micros {
     last + first.max(last - since).min(ASK_CEILING.max(first))
 }
 
+/// How far an original's service has come: what it has said, and what it has made room for. Neither ever goes back.
+fn original_progress(leg: &Leg) -> Pos {
+    leg.sent + leg.sender.edge()
+}
+
 impl Flow {
     /// Takes note of who waits for whom, after the flow's work is done.
     pub fn watch(&mut self, cx: &mut Context, now: Micros) {
@@ -39,6 +44,8 @@ impl Flow {
         let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
+        // An original on trial (R11) is no measure for others.
+        let on_trial = self.trial.vote.is_some();
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
             // R15: it holds the client up if the client could be told more, or could send more, without it; one that trails would.
@@ -51,7 +58,7 @@ impl Flow {
                 let (service, machine) = (self.service, leg.machine);
                 cx.set_slow(MachineRef { service, machine }, 0);
             }
-            if index == index_of_original || !leg.counts() || over {
+            if index == index_of_original || !leg.counts() || over || on_trial {
                 leg.set_holding(None);
                 continue;
             }
@@ -66,10 +73,41 @@ impl Flow {
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
         }
+        // Where it has reset the connection, it is not silence that is held against it.
+        ahead &= self.original().counts();
         if self.behind_since.is_none() {
             self.cleared = 0;
         }
         self.behind_since = if ahead { self.behind_since.or(Some(now)) } else { None };
+        if cx.service(self.service).detect.hang.is_some() {
+            let reached = original_progress(self.original());
+            let stuck = match self.trial.stuck {
+                _ if !self.is_outdone() => None,
+                Some((since, at)) if at == reached => Some((since, at)),
+                _ => Some((now, reached)),
+            };
+            if stuck != self.trial.stuck {
+                self.trial.wake().stuck = stuck;
+            }
+        }
+    }
+
+    /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
+    /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
+    /// causality (R23), or is not fit otherwise, is no measure.
+    fn is_outdone(&self) -> bool {
+        let (original, mss) = (self.original(), Pos::from(self.promise.mss));
+        if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
+            return false;
+        }
+        // RFC 9293 section 3.8.6.2.1: what a sender waits for if the client's whole window is less than a segment.
+        let worth_it = mss.min(self.client.largest_window / 2);
+        let mute = self.client.edge - original.sent >= worth_it;
+        let deaf = original.sender.edge() - self.client.max < mss;
+        self.legs.iter().enumerate().any(|(i, l)| {
+            let further = (mute && l.sent > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
+            i != self.original && self.is_fit(l) && !l.unbound && further
+        })
     }
 
     fn silence(&self, cx: &Context) -> Micros {
@@ -146,7 +184,9 @@ impl Flow {
         let shrink = self
             .can_shrink()
             .then(|| self.seen_at.max(self.shrunk_at) + SHRINK_AFTER);
-        [own, legs, behind, shrink].into_iter().flatten().min()
+        let vote = self.vote_ends_at(cx);
+        let hang = self.hang_at(cx);
+        [own, legs, behind, shrink, vote, hang].into_iter().flatten().min()
     }
 
     /// A deadline may have passed. What is to be sent follows from the next pump.
@@ -161,6 +201,11 @@ impl Flow {
             self.cleared = self.cleared.saturating_add(1);
             cx.suspect(self.service, self.original().machine, Reason::Silence);
         }
+        if self.hang_at(cx).is_some_and(|at| now >= at) {
+            // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.
+            self.trial.wake().stuck = self.trial.stuck.map(|(_, reached)| (now, reached));
+            cx.suspect(self.service, self.original().machine, Reason::Hang);
+        }
         if now >= self.seen_at + SHRINK_AFTER && self.can_shrink() {
             self.shrink(cx);
             self.shrunk_at = now;
@@ -171,7 +216,13 @@ impl Flow {
         let leg = |leg: &Leg| leg.cache.capacity() > 0 || leg.can_rest();
         let compared = self.compare.as_ref().is_some_and(|compare| compare.capacity() > 0);
         let blocks = self.blocks.is_awake() && self.blocks.is_empty();
-        compared || blocks || self.buffer.can_shrink() || self.legs.iter().any(leg)
+        let tried = self.trial.is_awake() && self.trial.vote.is_none() && self.trial.stuck.is_none();
+        compared || blocks || tried || self.buffer.can_shrink() || self.legs.iter().any(leg)
+    }
+
+    fn hang_at(&self, cx: &Context) -> Option<Micros> {
+        let (since, _) = self.trial.stuck?;
+        Some(since + cx.service(self.service).detect.hang?)
     }
 
     fn shrink(&mut self, cx: &mut Context) {
@@ -185,6 +236,9 @@ impl Flow {
         }
         if self.blocks.is_empty() {
             self.blocks.rest();
+        }
+        if self.trial.vote.is_none() && self.trial.stuck.is_none() {
+            self.trial.rest();
         }
     }
 

@@ -16,6 +16,8 @@ fn a_handful_of_faults_is_masked() {
     let _turn = turn();
     let faults = [
         Fault::Thaw(Whom::Original),
+        Fault::Hang(Whom::Original),
+        Fault::Crash(Whom::Original),
         Fault::Hang(Whom::Replica),
         Fault::Crash(Whom::Replica),
         Fault::Flap(Whom::Original),

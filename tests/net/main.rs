@@ -11,6 +11,7 @@ mod faulty;
 mod flows;
 mod handover;
 mod hostile;
+mod judge;
 #[allow(
     dead_code,
     clippy::panic,

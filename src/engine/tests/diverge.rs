@@ -168,14 +168,25 @@ fn an_end_at_another_place_makes_a_leg_unfit() {
     let told = differences(&events(&mut t));
     assert_eq!(told, [(1, 3, "abcd".to_owned(), "abc".to_owned(), true)]);
     assert_eq!(counts(&t), [1, 1, 0, 0, 1]);
-    // Longer.
-    let mut t = asked(2, DivergePolicy::Warn);
-    says(&mut t, 0, 1, b"abc");
-    ends(&mut t, 0, 4);
+    // Longer, where another machine agrees with the original (R11).
+    let mut t = asked(3, DivergePolicy::Warn);
+    for i in [2, 0] {
+        says(&mut t, i, 1, b"abc");
+        ends(&mut t, i, 4);
+    }
     says(&mut t, 1, 1, b"abcd");
     let told = differences(&events(&mut t));
     assert_eq!(told, [(1, 3, "abc".to_owned(), "abcd".to_owned(), true)]);
     assert_eq!(counts(&t), [1, 1, 0, 0, 1]);
+    // Longer, and nobody agrees: then the original is taken for broken, and it is the one that ends too early.
+    let mut t = asked(2, DivergePolicy::Warn);
+    says(&mut t, 0, 1, b"abc");
+    ends(&mut t, 0, 4);
+    says(&mut t, 1, 1, b"abcd");
+    assert_eq!(
+        differences(&events(&mut t)),
+        [(0, 3, "d".to_owned(), String::new(), true)]
+    );
     // At the same place.
     let mut t = asked(2, DivergePolicy::Warn);
     for i in [1, 0] {

@@ -77,6 +77,11 @@ impl Redis {
         self.process.signal(signal);
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> rustix::process::Pid {
+        self.process.pid()
+    }
+
     /// Commands carried out since the start.
     pub fn commands_processed(&self) -> u64 {
         let info = self.local(&["INFO", "stats"]);

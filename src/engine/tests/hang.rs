@@ -1,0 +1,135 @@
+//! R14, `hang`: a service that stands still while its machine's kernel answers, and a replica that shows it.
+
+use super::*;
+
+const HANG: Micros = 50 * MS;
+
+/// A conversation with `hang` set.
+fn watched(machines: usize) -> Talk {
+    watched_with(machines, |_| ())
+}
+
+fn watched_with(machines: usize, change: impl FnOnce(&mut ServiceSpec)) -> Talk {
+    let mut spec = spec(machines);
+    spec.services[0].detect.hang = Some(HANG);
+    change(&mut spec.services[0]);
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(machines);
+    t
+}
+
+/// The client asks, and every kernel has taken the question.
+fn ask(t: &mut Talk, machines: usize) {
+    t.client(words(1, 1, b"GET\n"));
+    for i in 0..machines {
+        t.machine(i, ack(1, 5));
+    }
+}
+
+fn hangs(t: &mut Talk) -> usize {
+    let machine = machine_ref(0);
+    let wanted = Event::Suspect {
+        machine,
+        reason: Reason::Hang,
+    };
+    std::iter::from_fn(|| t.engine.take_event())
+        .filter(|e| *e == wanted)
+        .count()
+}
+
+/// Time passes in which the original's kernel acknowledges now and then, as an answer to keep-alives would.
+fn wait(t: &mut Talk, time: Micros) {
+    for _ in 0..time / MS {
+        t.wait(MS);
+        t.machine(0, ack(1, 5));
+    }
+}
+
+#[test]
+fn a_service_that_is_silent_while_a_replicas_answers_hangs() {
+    let mut t = watched(2);
+    ask(&mut t, 2);
+    t.machine(1, words(1, 5, b"42\n"));
+    wait(&mut t, 49 * MS);
+    assert_eq!(hangs(&mut t), 0);
+    wait(&mut t, 2 * MS);
+    assert_eq!(hangs(&mut t), 1);
+    // It is taken out for that: the replica's answer, kept until now, goes to the client.
+    t.hush();
+    assert_eq!(down(&mut t, 0).switched, 1);
+    assert_eq!(t.client_heard().last().map(|h| h.data.clone()), Some(b"42\n".to_vec()));
+}
+
+#[test]
+fn nobody_hangs_where_it_is_off_or_where_all_are_silent() {
+    let mut t = watched_with(2, |service| service.detect.hang = None);
+    ask(&mut t, 2);
+    t.machine(1, words(1, 5, b"42\n"));
+    wait(&mut t, 500 * MS);
+    assert_eq!(hangs(&mut t), 0);
+
+    let mut t = watched(2);
+    ask(&mut t, 2);
+    wait(&mut t, 500 * MS);
+    assert_eq!(hangs(&mut t), 0, "a slow service");
+}
+
+#[test]
+fn whatever_the_original_says_begins_the_time_anew() {
+    let mut t = watched(2);
+    ask(&mut t, 2);
+    t.machine(1, words(1, 5, b"42\n43\n"));
+    wait(&mut t, 40 * MS);
+    t.machine(0, words(1, 5, b"4"));
+    wait(&mut t, 40 * MS);
+    assert_eq!(hangs(&mut t), 0, "slow, but it goes on");
+    t.machine(0, words(2, 5, b"2\n43\n"));
+    wait(&mut t, 500 * MS);
+    assert_eq!(hangs(&mut t), 0, "level");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_no_sign() {
+    // Windows without a scale: 1,000 bytes, less than a segment.
+    let mut spec = spec(2);
+    spec.services[0].detect.hang = Some(HANG);
+    let page = [b'x'; 900];
+    for (kept_back, expected) in [(100, 0), (850, 1)] {
+        let mut t = Talk::with(spec.clone(), false);
+        t.shake_hands(2);
+        ask(&mut t, 2);
+        t.machine(1, words(1, 5, &page));
+        // What is left of the client's window is not worth a segment to the one, but a good part of it to the other.
+        t.machine(0, words(1, 5, &page[kept_back..]));
+        t.wait(60 * MS);
+        assert_eq!(hangs(&mut t), expected, "{kept_back}");
+    }
+}
+
+#[test]
+fn a_service_that_no_longer_reads_while_a_replicas_does_hangs() {
+    let mut t = watched_with(2, |service| service.max_lag = MaxLag::Unlimited);
+    let page = vec![b'x'; 1_000];
+    t.client(words(1, 1, &page));
+    t.machine(
+        0,
+        Say {
+            window: 1,
+            ..ack(1, 1_001)
+        },
+    );
+    t.machine(1, ack(1, 1_001));
+    t.wait(60 * MS);
+    assert_eq!(hangs(&mut t), 1);
+}
+
+#[test]
+fn a_replica_that_may_not_take_over_is_no_measure() {
+    let mut t = watched_with(2, |service| service.diverge = DivergePolicy::Ineligible);
+    ask(&mut t, 2);
+    t.machine(0, words(1, 5, b"41\n"));
+    t.machine(1, words(1, 5, b"42\n"));
+    t.machine(1, words(4, 5, b"43\n"));
+    wait(&mut t, 500 * MS);
+    assert_eq!(hangs(&mut t), 0);
+}

@@ -1,0 +1,235 @@
+//! R11, the vote: what looks like the end of the service may be the end of one machine's process.
+//!
+//! A crash on Linux closes the connection in order if nothing unread was left, with a RST if something was, and answers all that comes
+//! later with RSTs. So a FIN or a RST of the original is held until a replica says the same, or shows that there is more to come:
+//!
+//! - Its data goes on, but not its FIN bit. Once a replica has said FIN at the same position the client gets it, from the engine if
+//!   the original's packet has long gone by. If none does within `vote`, the flow moves to a replica, and the old original
+//!   stays as one. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
+//!   service must still get every byte of the client's (R24), or a live machine would differ from the others from then on. As a
+//!   replica it reaches the client no more, and if it has crashed it says so with a RST at the next byte.
+//! - A RST fences the original at once. A replica's RST within `vote` of it, before or after, confirms it if both had said equally
+//!   much. Where a replica can go on, or has ended in order, the client does not lose bytes to a RST that it need not get.
+//! - Where all replicas have already said more, nobody waits.
+//!
+//! Nothing is held where nobody could take over. So a FIN or a RST that all machines mean reaches the client after at most `vote` for
+//! each machine that has to be asked in turn, and usually at once.
+
+use super::context::Context;
+use super::flow::{Flow, FlowState};
+use super::leg::{Leg, LegState};
+use super::pos::Pos;
+use super::rare::Resting;
+use super::spec::Micros;
+use super::{Counter, Reason};
+use crate::mutant::{self, Mutation};
+
+/// What the original has said that would end the flow, and nobody has confirmed yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Vote {
+    /// When it said so first.
+    pub since: Micros,
+    /// It has reset the connection; otherwise it has only said FIN.
+    pub reset: bool,
+}
+
+/// What is held against the original of a flow. Most flows never need it.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// It has said something that would end the flow.
+    pub vote: Option<Vote>,
+    /// A replica's RST, the last one: when, and the end of what it had said by then.
+    pub reset_seen: Option<(Micros, Pos)>,
+    /// Since when a replica's service has been further than the original's, and how far that one had come (R14, `hang`).
+    pub stuck: Option<(Micros, Pos)>,
+}
+
+impl Resting for Trial {
+    const RESTING: &'static Self = &Self {
+        vote: None,
+        reset_seen: None,
+        stuck: None,
+    };
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ruling {
+    /// Not decided yet.
+    Wait,
+    /// A replica says the same.
+    Confirmed,
+    /// Nobody is left who could say otherwise.
+    Uncontested,
+    /// This leg goes on.
+    TakeOver(usize),
+}
+
+impl Flow {
+    /// Whether a leg could go on where the client stands.
+    #[must_use]
+    pub fn is_fit(&self, leg: &Leg) -> bool {
+        leg.is_open() && leg.eligible && self.reaches(leg)
+    }
+
+    /// Not if it has said its last word before what the client has heard.
+    #[must_use]
+    pub fn reaches(&self, leg: &Leg) -> bool {
+        mutant::is(Mutation::EndedTakesOver) || leg.fin.is_none_or(|fin| fin >= self.heard())
+    }
+
+    /// The original has said FIN (now or before): whether it is to be held. If not, it passes from now on.
+    pub fn holds_fin(&mut self, cx: &mut Context, now: Micros) -> bool {
+        if self.original().fin.is_none() || self.fin.is_some() {
+            return false;
+        }
+        if self.trial.vote.is_some() || self.opens(cx, now, false) {
+            return true;
+        }
+        self.pass_fin();
+        false
+    }
+
+    fn pass_fin(&mut self) {
+        if let Some(fin) = self.original().fin {
+            self.note_fin(fin);
+        }
+    }
+
+    /// A replica has reset the connection. One that was original before, and spoke early, does not count twice: the position tells.
+    pub fn note_reset(&mut self, now: Micros, index: usize) {
+        if self.legs[index].is_open() {
+            self.trial.wake().reset_seen = Some((now, self.legs[index].sent));
+        }
+    }
+
+    /// The original has reset the connection: whether that is to be held. If so, the original takes no part in the flow any more.
+    pub fn holds_reset(&mut self, cx: &mut Context, now: Micros) -> bool {
+        if self.state != FlowState::Open || !self.opens(cx, now, true) {
+            return false;
+        }
+        let original = self.original;
+        self.drop_leg(original, &mut cx.budget);
+        true
+    }
+
+    /// Opens a vote, or turns one on a FIN into one on a RST, unless it is decided already that the original is right.
+    fn opens(&mut self, cx: &mut Context, now: Micros, reset: bool) -> bool {
+        if cx.service(self.service).detect.vote == 0 || mutant::is(Mutation::NoVote) {
+            return false;
+        }
+        let vote = Vote {
+            since: self.trial.vote.map_or(now, |v| v.since),
+            reset,
+        };
+        let ruling = self.ruling(cx, now, vote);
+        if ruling == Ruling::Uncontested {
+            return false;
+        }
+        if self.trial.wake().vote.replace(vote).is_none() {
+            cx.stats.count(Counter::VotesOpened);
+        }
+        if ruling == Ruling::Confirmed {
+            self.take_vote();
+            cx.stats.count(Counter::VotesConfirmed);
+            return false;
+        }
+        true
+    }
+
+    fn ruling(&self, cx: &Context, now: Micros, vote: Vote) -> Ruling {
+        let Some(heir) = self.successor(cx) else {
+            return Ruling::Uncontested;
+        };
+        let patience = cx.service(self.service).detect.vote;
+        let end = match self.original().fin {
+            Some(fin) if !vote.reset => fin,
+            _ => self.original().sent.max(self.client.sent),
+        };
+        let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
+        let says_more = |l: &Leg| l.cache.next() > end || l.fin.is_some_and(|fin| fin > end);
+        let ended = |l: &Leg| {
+            vote.reset && l.fin.is_some() && (self.is_fit(l) || l.state == LegState::Finished && self.reaches(l))
+        };
+        if vote.reset {
+            let alike = |(at, v): (Micros, Pos)| at + patience >= vote.since && v == self.original().sent;
+            if self.trial.reset_seen.is_some_and(alike) {
+                return Ruling::Confirmed;
+            }
+        } else if others().any(|(_, l)| l.fin == Some(end) && l.state != LegState::Gone) {
+            return Ruling::Confirmed;
+        }
+        // One alone may be the odd one (R17), so that all must be of this opinion before the time has come.
+        let decided = |l: &Leg| ended(l) || (self.is_fit(l) && says_more(l));
+        let undecided = |l: &Leg| l.counts() && (l.eligible || l.state == LegState::SynSent) && !decided(l);
+        // Where the fastest speaks, the client may have had more already.
+        let overtaken = !vote.reset && self.heard() > end;
+        if now >= vote.since + patience || overtaken || !others().any(|(_, l)| undecided(l)) {
+            Ruling::TakeOver(heir)
+        } else {
+            Ruling::Wait
+        }
+    }
+
+    /// When an open vote ends, whatever anybody says.
+    #[must_use]
+    pub fn vote_ends_at(&self, cx: &Context) -> Option<Micros> {
+        self.trial.vote.map(|v| v.since + cx.service(self.service).detect.vote)
+    }
+
+    /// Looks whether an open vote is decided: by what a replica has said, by time, or because nobody is left.
+    pub fn judge(&mut self, cx: &mut Context, now: Micros) {
+        let Some(vote) = self.trial.vote else { return };
+        if self.is_over() || self.client.has_left {
+            self.close_vote(cx);
+            return;
+        }
+        match self.ruling(cx, now, vote) {
+            Ruling::Wait => {}
+            Ruling::TakeOver(next) => self.mask(cx, now, next),
+            ruling => {
+                if ruling == Ruling::Confirmed {
+                    self.take_vote();
+                    cx.stats.count(Counter::VotesConfirmed);
+                }
+                self.close_vote(cx);
+                if vote.reset {
+                    cx.stats.count(Counter::ResetsPassed);
+                    self.reset_client(cx);
+                    self.end_by_reset(cx, now);
+                } else {
+                    self.note_delay(cx, now, vote);
+                    self.pass_fin();
+                    self.fin_due = true;
+                }
+            }
+        }
+    }
+
+    /// The original's end was its own failure: leg `next` goes on.
+    pub fn mask(&mut self, cx: &mut Context, now: Micros, next: usize) {
+        if self.take_vote().is_some() {
+            cx.stats.count(Counter::VotesMasked);
+            cx.suspect(self.service, self.original().machine, Reason::Vote);
+        }
+        self.switch(cx, now, next);
+    }
+
+    fn take_vote(&mut self) -> Option<Vote> {
+        self.trial.awake()?.vote.take()
+    }
+
+    /// Something else has ended the vote.
+    pub fn close_vote(&mut self, cx: &mut Context) {
+        if self.take_vote().is_some() {
+            cx.stats.count(Counter::VotesMoot);
+        }
+    }
+
+    fn note_delay(&self, cx: &mut Context, now: Micros, vote: Vote) {
+        let delay = now.saturating_sub(vote.since);
+        cx.stats.count(Counter::FinsDelayed);
+        cx.stats.add_to(Counter::FinDelay, delay);
+        cx.stats.raise(Counter::FinDelayMax, delay);
+    }
+}

@@ -1,0 +1,316 @@
+//! Each kind of failure of the original, with a real redis as the service: what must be masked, and what must not be taken for a failure.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::lab::cluster::PATIENCE;
+use crate::lab::engine::{Engine, ServiceConfig};
+use crate::lab::faults::{Freeze, Fuse, Link, freeze, lose};
+use crate::lab::relay::{Impairment, Relay};
+use crate::lab::services::{Redis, addresses};
+use crate::lab::{Family, Lab, counters, wait_for};
+use crate::turn;
+
+/// Where in the dialogue the fault strikes.
+const AT: u64 = 300;
+/// How long the dialogue goes on after it.
+const AFTER: Duration = Duration::from_millis(700);
+/// The longest wait for an answer that a masked failure may cost: detection and switch, and 200 ms for scheduling on two busy cores.
+const MASKED: Duration = Duration::from_millis(350);
+
+/// Three machines with redis, and an engine before them.
+struct Table {
+    redis: Vec<Redis>,
+    engine: Engine,
+    lab: Lab,
+}
+
+impl Table {
+    fn new(more: &[&str]) -> Self {
+        Self::in_lab(Lab::new(3), more)
+    }
+
+    fn in_lab(lab: Lab, more: &[&str]) -> Self {
+        let redis = lab
+            .machines()
+            .iter()
+            .map(|host| Redis::start(host, lab.dir()))
+            .collect();
+        let machines = addresses(lab.machines(), Family::V4, Redis::PORT);
+        let config = ServiceConfig::new("lab", lab.psc(Family::V4, Redis::PORT), &machines);
+        let config = more.iter().fold(config, |config, line| config.with(line));
+        let engine = Engine::start(&lab, &[config]);
+        Self { redis, engine, lab }
+    }
+
+    fn psc(&self) -> SocketAddr {
+        self.lab.psc(Family::V4, Redis::PORT)
+    }
+
+    /// A dialogue with the fault in its middle; returns the longest wait for an answer.
+    fn count_through(&self, fault: impl FnOnce() + Send + 'static) -> Duration {
+        let fuse = Fuse::lay(fault);
+        let psc = self.psc();
+        let waited = self.lab.client().enter(|| count(psc, || fuse.light()));
+        fuse.done();
+        counters::resets_seen(self.lab.client());
+        waited.unwrap_or_else(|error| panic!("the client lost its connection: {error}"))
+    }
+
+    fn signal(&self, signal: Signal) -> impl FnOnce() + Send + use<> {
+        let pid = self.redis[0].pid();
+        move || rustix::process::kill_process(pid, signal).expect("signal redis")
+    }
+
+    /// The original was replaced once, for this reason, and no client was told.
+    fn assert_masked(&self, waited: Duration, reasons: &[&str]) {
+        assert_eq!(counters::resets_seen(self.lab.client()), 0, "resets at the client");
+        assert!(waited < MASKED, "an answer took {waited:?}");
+        wait_for("m0 to be taken out", PATIENCE, || {
+            (self.engine.machine_state(0) == "down").then_some(())
+        });
+        let status = self.engine.status();
+        let reason = status["services"][0]["last_takeover"]["reason"]
+            .as_str()
+            .unwrap_or("none");
+        assert!(reasons.contains(&reason), "{reason} instead of {reasons:?}");
+        assert_eq!(self.engine.original(), "m1");
+        self.assert_serves();
+        assert_eq!(self.redis[1].digest(), self.redis[2].digest(), "m1 and m2 differ");
+    }
+
+    /// A new connection works.
+    fn assert_serves(&self) {
+        let psc = self.psc();
+        let answer = self.lab.client().enter(|| Counter::connect(psc)?.next());
+        assert!(answer.is_ok(), "a new connection: {answer:?}");
+    }
+
+    /// Nothing was taken for a failure.
+    fn assert_untouched(&self) {
+        assert_eq!(self.engine.counter("takeovers"), 0, "nobody has died");
+        assert_eq!(self.engine.machine_state(0), "up");
+        assert_eq!(counters::resets_seen(self.lab.client()), 0, "resets at the client");
+    }
+}
+
+/// A client of redis' INCR.
+struct Counter {
+    stream: BufReader<TcpStream>,
+}
+
+impl Counter {
+    fn connect(psc: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&psc, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    fn next(&mut self) -> io::Result<u64> {
+        self.stream.get_mut().write_all(b"INCR counter\r\n")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let number = line.trim_end().strip_prefix(':').and_then(|n| n.parse().ok());
+        number.ok_or_else(|| io::Error::other(format!("{line:?} is no number")))
+    }
+}
+
+/// Counts one by one, and demands each number in turn; returns the longest wait.
+fn count(psc: SocketAddr, strike: impl Fn()) -> io::Result<Duration> {
+    let mut counter = Counter::connect(psc)?;
+    let (mut longest, mut struck) = (Duration::ZERO, None::<Instant>);
+    for expected in 1.. {
+        let asked = Instant::now();
+        let number = counter.next()?;
+        longest = longest.max(asked.elapsed());
+        if number != expected {
+            return Err(io::Error::other(format!("{number} instead of {expected}")));
+        }
+        if expected == AT {
+            strike();
+            struck = Some(Instant::now());
+        }
+        if struck.is_some_and(|at| at.elapsed() > AFTER) {
+            break;
+        }
+    }
+    Ok(longest)
+}
+
+#[test]
+fn a_crashed_service_is_masked() {
+    let _turn = turn();
+    let table = Table::new(&[]);
+    let waited = table.count_through(table.signal(Signal::KILL));
+    table.assert_masked(waited, &["refused"]);
+    assert!(table.engine.counter("votes_masked") >= 1);
+}
+
+#[test]
+fn a_service_closed_in_order_on_one_machine_is_masked() {
+    let _turn = turn();
+    let table = Table::new(&[]);
+    let waited = table.count_through(table.signal(Signal::TERM));
+    table.assert_masked(waited, &["refused"]);
+    assert!(table.engine.counter("votes_masked") >= 1);
+}
+
+#[test]
+fn a_hung_service_is_masked() {
+    let _turn = turn();
+    let table = Table::new(&["detect = { hang = \"50ms\" }"]);
+    let waited = table.count_through(table.signal(Signal::STOP));
+    table.assert_masked(waited, &["hang"]);
+    table.redis[0].signal(Signal::CONT);
+}
+
+/// The service's own wish: all machines say it, so it passes, later than the original said it by at most `vote`.
+#[test]
+fn a_close_that_all_machines_mean_passes() {
+    const TIMES: u64 = 100;
+    let _turn = turn();
+    let table = Table::new(&[]);
+    let psc = table.psc();
+    table.lab.client().enter(|| {
+        for _ in 0..TIMES {
+            let mut stream = TcpStream::connect_timeout(&psc, PATIENCE).expect("connect");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            stream.write_all(b"QUIT\r\n").expect("write");
+            let mut words = String::new();
+            stream.read_to_string(&mut words).expect("an end in order");
+            assert_eq!(words, "+OK\r\n");
+        }
+    });
+    table.assert_untouched();
+    let [confirmed, masked, delayed, sum, max] = [
+        "votes_confirmed",
+        "votes_masked",
+        "fins_delayed",
+        "fin_delay_us",
+        "fin_delay_max_us",
+    ]
+    .map(|name| table.engine.counter(name));
+    println!("votes: of {TIMES} closes {confirmed} confirmed, {delayed} delayed by {sum} us in all, {max} us at most");
+    assert_eq!((confirmed, masked), (TIMES, 0));
+    // A vote that time decides is masked, so what is late was confirmed.
+    assert!(max <= 20_000, "a FIN was held for {max} us");
+}
+
+#[test]
+fn a_machine_that_refuses_is_passed_over() {
+    let _turn = turn();
+    // So far apart that it is not a probe which finds out first.
+    let table = Table::new(&["detect = { probe_interval = \"10s\" }"]);
+    let kill = |i: usize| {
+        rustix::process::kill_process(table.redis[i].pid(), Signal::KILL).expect("kill redis");
+        let machine = table.lab.machine(i);
+        let own = machine.addr(Family::V4, Redis::PORT);
+        wait_for("the machine to refuse", PATIENCE, || {
+            let answer = machine.enter(|| TcpStream::connect_timeout(&own, PATIENCE));
+            answer.is_err().then_some(())
+        });
+    };
+    kill(0);
+    table.assert_serves();
+    assert_eq!(counters::resets_seen(table.lab.client()), 0, "resets at the client");
+    assert!(table.engine.counter("refusals_masked") >= 1);
+    wait_for("m0 to be taken out", PATIENCE, || {
+        (table.engine.machine_state(0) == "down").then_some(())
+    });
+    // Where nobody listens any more, the client is told so.
+    kill(1);
+    kill(2);
+    let psc = table.psc();
+    let refused = table.lab.client().enter(|| TcpStream::connect_timeout(&psc, PATIENCE));
+    assert_eq!(
+        refused.map_err(|e| e.kind()).err(),
+        Some(io::ErrorKind::ConnectionRefused)
+    );
+}
+
+#[test]
+fn a_frozen_machine_and_one_whose_link_is_down_are_masked() {
+    let _turn = turn();
+    for kind in [Freeze::Mute, Freeze::LinkDown] {
+        let table = Table::new(&[]);
+        let host = table.lab.machine(0).clone();
+        let waited = table.count_through(move || {
+            freeze(&host, kind);
+        });
+        table.assert_masked(waited, &["silence", "probes", "retransmission", "link_down"]);
+    }
+}
+
+#[test]
+fn a_link_that_works_in_one_direction_only_is_masked() {
+    let _turn = turn();
+    for to_machine in [true, false] {
+        let table = Table::new(&[]);
+        let (host, device) = if to_machine {
+            (table.lab.machine(0).clone(), "eth0")
+        } else {
+            (table.lab.engine().clone(), "m0")
+        };
+        let waited = table.count_through(move || {
+            host.nft(&format!(
+                "table netdev lab_deaf {{\n chain in {{\n  type filter hook ingress device \"{device}\" priority 0;\n  drop\n }}\n}}\n"
+            ));
+        });
+        table.assert_masked(waited, &["silence", "probes", "retransmission", "link_down"]);
+    }
+}
+
+#[test]
+fn a_slow_original_is_no_dead_one() {
+    let _turn = turn();
+    let link = Link::Machine(0);
+    let lab = Lab::with_relays(1, 3, &[link]);
+    let slow = Impairment {
+        delay: Duration::from_millis(50),
+        ..Impairment::default()
+    };
+    // 100 ms there and back.
+    let _relay = Relay::start(lab.relay(link), slow, 1);
+    let table = Table::in_lab(lab, &[]);
+    let psc = table.psc();
+    table.lab.client().enter(|| {
+        let mut counter = Counter::connect(psc).expect("connect");
+        for expected in 1..=15 {
+            assert_eq!(counter.next().expect("an answer"), expected);
+        }
+    });
+    table.assert_untouched();
+}
+
+#[test]
+fn five_percent_loss_is_no_death() {
+    let _turn = turn();
+    let lab = Lab::new(3);
+    lose(&lab, Link::Machine(0), 50);
+    let table = Table::in_lab(lab, &[]);
+    table.count_through(|| ());
+    table.assert_untouched();
+}
+
+#[test]
+fn an_engine_that_stands_still_blames_nobody() {
+    let _turn = turn();
+    let table = Table::new(&[]);
+    let pid = table.engine.pid();
+    table.count_through(move || {
+        for _ in 0..4 {
+            let signal = |signal| rustix::process::kill_process(pid, signal).expect("signal the engine");
+            signal(Signal::STOP);
+            std::thread::sleep(Duration::from_millis(50));
+            signal(Signal::CONT);
+            std::thread::sleep(Duration::from_millis(70));
+        }
+    });
+    table.assert_untouched();
+}
