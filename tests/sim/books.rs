@@ -285,23 +285,26 @@ impl Flow {
         flow
     }
 
-    /// Whether the original has said something that a vote may take for its own failure (R11).
+    fn has_ended(&self, m: usize) -> bool {
+        self.legs[m].as_ref().is_some_and(|leg| leg.ended)
+    }
+
+    /// Whether the original, or who took over by plan and has not spoken, has said something that a vote may take for its own failure (R11).
     pub fn original_has_ended(&self) -> bool {
-        self.original
-            .and_then(|o| self.legs[o].as_ref())
-            .is_some_and(|leg| leg.ended)
+        self.original.into_iter().chain(self.heir).any(|m| self.has_ended(m))
     }
 
     /// Whether a vote may have made another machine the original. Where the fastest speaks, the books don't know who was.
     pub fn may_have_moved(&self) -> bool {
-        let ended = |m: usize| self.legs[m].as_ref().is_some_and(|leg| leg.ended);
-        self.original.map_or_else(|| (0..self.legs.len()).any(ended), ended)
+        let unknown = self.original.is_none() && (0..self.legs.len()).any(|m| self.has_ended(m));
+        unknown || self.original_has_ended()
     }
 
     /// Machine `m` speaks to the client: it may have taken over from an original that has ended.
     pub fn moves_on(&mut self, m: usize) {
         if self.original != Some(m) && self.original_has_ended() {
             self.original = Some(m);
+            self.heir = self.heir.filter(|heir| *heir != m && !self.has_ended(*heir));
             self.takeovers += 1;
         }
     }

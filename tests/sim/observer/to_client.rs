@@ -81,6 +81,7 @@ impl Observer {
                 "R13",
                 "machine {m} has lost this flow"
             );
+            flow.moves_on(m);
             if flow.heir == Some(m) {
                 let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
                 ensure!(
@@ -91,7 +92,6 @@ impl Observer {
                 );
                 (flow.original, flow.heir) = (Some(m), None);
             }
-            flow.moves_on(m);
             let original = if fastest { m } else { *flow.original.get_or_insert(m) };
             ensure!(
                 original == m,

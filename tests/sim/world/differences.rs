@@ -19,8 +19,10 @@ impl<G: Gateway> World<G> {
             // What follows may be the same byte again.
             Oddity::Shorter | Oddity::Longer => difference.offset >= odd.at as u64,
         });
-        // A service that has crashed has ended too early.
-        let explained = explained || (difference.length && self.observer.state[m].crashed);
+        // A service that has crashed has ended too early, which is told of the other one where nobody fit was there to ask (R11).
+        let crashed = |m: usize| self.observer.state[m].crashed;
+        let ended_early = crashed(m) || crashed(usize::from(difference.original.0));
+        let explained = explained || (difference.length && ended_early);
         ensure!(
             explained,
             "R17",
