@@ -160,19 +160,19 @@ impl Detector {
             watch.service.accepted(at);
             return;
         }
-        let count = watch.service.refused(at);
+        let refusal = watch.service.refused(at);
         // Once it is plain, there is no hurry: others may accept again.
-        let pause = if count >= watch.probes {
+        let pause = if refusal.count >= watch.probes {
             watch.interval
         } else {
             watch.spacing()
         };
         watch.service.ask(at + pause);
-        if count == 1 {
-            let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
-            for other in others.filter(|w| w.machine != machine && !w.down && w.service.refusal().is_none()) {
-                other.service.ask(at);
-            }
+        // Again each time, for an answer may have been lost.
+        let open = |w: &Watch| w.service.refusal().is_none() && !w.service.accepts_since(refusal.since);
+        let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
+        for other in others.filter(|w| w.machine != machine && !w.down && open(w)) {
+            other.service.ask(at);
         }
     }
 

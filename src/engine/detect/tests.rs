@@ -254,3 +254,27 @@ fn one_acceptance_ends_the_suspicion() {
     let asked: Vec<_> = std::iter::from_fn(|| d.poll(113 * MS)).collect();
     assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
 }
+
+#[test]
+fn whether_the_others_accept_is_asked_until_one_has_answered() {
+    let (mut d, b) = pair();
+    let asked = |d: &mut Detector, at| std::iter::from_fn(|| d.poll(at)).collect::<Vec<_>>();
+    for at in [110, 112, 114].map(|at| at * MS) {
+        d.handle_heard(at, A);
+        d.handle_heard(at, b);
+        d.handle_service(at, A, false);
+        assert!(
+            asked(&mut d, at).contains(&Action::Probe { machine: b }),
+            "the last answer was lost"
+        );
+    }
+    d.handle_service(115 * MS, b, true);
+    assert!(matches!(
+        d.poll(115 * MS),
+        Some(Action::Down {
+            machine: A,
+            reason: Reason::Refused,
+            ..
+        })
+    ));
+}
