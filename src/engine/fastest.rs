@@ -47,7 +47,8 @@ impl Flow {
         if !fit || garbage || !self.races(cx) {
             return None;
         }
-        let fin = p.flags.contains(Flags::FIN) && self.confirms_end(index);
+        // Once it was confirmed it stands, whatever has become of whoever confirmed it.
+        let fin = p.flags.contains(Flags::FIN) && (self.fin == Some(seg.end - 1) || self.confirms_end(index));
         let end = seg.end - Pos::from(p.flags.contains(Flags::FIN) && !fin);
         let new = seg.v <= self.client.sent && self.client.sent < end;
         let known = end <= sent.min(self.client.sent);

@@ -22,6 +22,7 @@ mod probe;
 mod pump;
 mod ranges;
 mod rare;
+mod reset;
 mod rtt;
 mod sendbuf;
 mod sender;

@@ -23,7 +23,10 @@ impl Flow {
             }
             return;
         }
-        if index != self.original || self.is_over() || self.legs[index].state == LegState::Finished {
+        // R16: where the fastest speaks, an original may have ended short of what the client has heard, and so lack the end.
+        let leg = &self.legs[index];
+        let played = leg.state == LegState::Finished && self.reaches(leg);
+        if index != self.original || self.is_over() || played {
             self.drop_leg(index, &mut cx.budget);
             outcome.legs_freed += 1;
             return;

@@ -208,6 +208,31 @@ impl Flow {
         }
     }
 
+    fn has_ended(&self, m: usize) -> bool {
+        self.legs[m].as_ref().is_some_and(Leg::has_ended)
+    }
+
+    /// Whether the original, or who took over by plan and has not spoken, has said something that a vote may take for its own failure (R11).
+    pub fn original_has_ended(&self) -> bool {
+        self.original.iter().chain(&self.heirs).any(|m| self.has_ended(*m))
+    }
+
+    /// Whether a vote may have made another machine the original. Where the fastest speaks, the books don't know who was.
+    pub fn may_have_moved(&self) -> bool {
+        let unknown = self.original.is_none() && (0..self.legs.len()).any(|m| self.has_ended(m));
+        unknown || self.original_has_ended()
+    }
+
+    /// Machine `m` speaks to the client: it may have taken over from an original that has ended.
+    pub fn moves_on(&mut self, m: usize) {
+        if self.original != Some(m) && self.original_has_ended() {
+            self.original = Some(m);
+            let ended: Vec<usize> = self.heirs.iter().copied().filter(|heir| self.has_ended(*heir)).collect();
+            self.heirs.retain(|heir| *heir != m && !ended.contains(heir));
+            self.takeovers += 1;
+        }
+    }
+
     /// The scale of windows that the client sends: both sides must have offered one (RFC 7323, 2.2).
     pub fn client_scale(&self, other: Option<u8>) -> u32 {
         match (self.offer.options.scale, other) {
@@ -265,7 +290,7 @@ impl Flow {
         let known = self.original.filter(|_| self.heirs.is_empty());
         let original = known
             .and_then(|o| self.legs[o].as_ref())
-            .filter(|l| !l.reset && !l.lost);
+            .filter(|l| !l.reset && !l.lost && !l.has_ended());
         let first = match original {
             Some(leg) => leg.acked,
             // It may be one that has died since it acknowledged everything: nobody need take over from it.
@@ -295,7 +320,7 @@ impl Flow {
                 .unwrap_or(u64::MAX)
         } else {
             let known = self.original.filter(|_| self.heirs.is_empty());
-            legs.filter(|(m, _)| known.is_none_or(|o| o == *m))
+            legs.filter(|(m, _)| known.is_none_or(|o| o == *m) || self.original_has_ended())
                 .map(|(_, l)| l.edge)
                 .max()
                 .unwrap_or(u64::MAX)

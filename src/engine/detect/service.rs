@@ -29,11 +29,11 @@ impl Service {
         (self.accepted_at, self.refusal, self.ask_at) = (Some(at), None, None);
     }
 
-    /// Its host has refused a probe because nobody listens. Returns how many in a row by now.
-    pub fn refused(&mut self, at: Micros) -> u32 {
+    /// Its host has refused a probe because nobody listens. Returns what is held against it by now.
+    pub fn refused(&mut self, at: Micros) -> Refusal {
         let refusal = self.refusal.get_or_insert(Refusal { since: at, count: 0 });
         refusal.count = refusal.count.saturating_add(1);
-        refusal.count
+        *refusal
     }
 
     /// It is to be asked (again) whether it listens.

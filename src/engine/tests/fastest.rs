@@ -250,5 +250,8 @@ fn an_original_that_ends_before_what_the_client_has_of_others_is_none_any_more()
         ..words(4, 10, b"+OK")
     };
     t.machine(1, bye);
+    // Once another machine has said it, too (R11).
+    t.machine(2, answer(b"42\n"));
+    t.machine(2, bye);
     assert!(t.client_heard().iter().any(|h| h.flags.contains(Flags::FIN)));
 }

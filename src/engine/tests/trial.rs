@@ -232,3 +232,30 @@ fn the_fastest_is_not_believed_alone_either() {
     let heard = t.client_heard();
     assert!(!ended(&heard) && bytes(&heard) == b"42\n43\n", "{heard:?}");
 }
+
+/// The end was confirmed, and lost on the way; whoever confirmed it is gone, and the original, which crashed, has ended elsewhere.
+#[test]
+fn an_end_that_was_confirmed_stands_when_whoever_confirmed_it_has_gone() {
+    let mut t = asked_with(3, |service| service.original = Original::Fastest);
+    t.machine(1, says(1, 5, FIN, b"42\n"));
+    t.machine(2, says(1, 5, FIN, b"42\n"));
+    assert!(ended(&t.client_heard()), "and it does not arrive");
+    t.machine(0, says(1, 5, FIN, b"42"));
+    t.client(ack(5, 4));
+    down(&mut t, 1);
+    t.hush();
+    t.wait(MS);
+    t.machine(2, says(4, 5, FIN, b""));
+    assert!(ended(&t.client_heard()), "the lead says it again");
+    // Nor does the flow hang on the original, which has nothing more to say.
+    t.client(says(5, 4, FIN, b""));
+    t.machine(0, ack(4, 6));
+    down(&mut t, 0);
+    t.hush();
+    t.machine(2, says(4, 6, FIN, b""));
+    assert!(ended(&t.client_heard()), "the new original says it again");
+    t.client(ack(6, 5));
+    t.machine(2, ack(5, 6));
+    t.wait(12 * spec::SECOND);
+    assert_eq!(t.engine.status().services[0].flows, 0);
+}

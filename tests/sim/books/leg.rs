@@ -57,6 +57,11 @@ impl Leg {
         !self.evicted && !self.lost && !self.quit && (!self.reset || self.isn.is_some())
     }
 
+    /// Whether its machine has said FIN or RST: what R11 votes on.
+    pub fn has_ended(&self) -> bool {
+        self.fin.is_some() || self.gone
+    }
+
     /// Whether the commitment counts it (R4).
     pub fn counts(&self) -> bool {
         !self.reset && !self.lost && !self.evicted

@@ -4,7 +4,7 @@ use super::Observer;
 use crate::books::{Leg, Violation, ensure};
 
 impl Observer {
-    /// R9: what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that
+    /// R9, but for FINs, which may have to wait for a vote (R11): what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that
     /// the engine does not think fit for reasons of its own (R23) can only lower what all have said.
     pub fn check_replayed(&mut self) -> Result<(), Violation> {
         let limit = self.cache_limit;
@@ -29,7 +29,9 @@ impl Observer {
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
             let heirs = heirs.filter(|l| l.counts() && !l.gone && l.isn.is_some() && alike(l));
-            let Some(said) = heirs.map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole)).min() else {
+            let Some(said) = heirs
+                .map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole) - u64::from(l.fin.is_some()))
+                .min() else {
                 continue;
             };
             let said = said.min(flow.edge);

@@ -86,6 +86,7 @@ impl Observer {
                 "R13",
                 "machine {m} has lost this flow"
             );
+            flow.moves_on(m);
             if let Some(at) = flow.heirs.iter().position(|heir| *heir == m) {
                 let sent = flow.legs[m].as_ref().map_or(0, |l| l.sent);
                 ensure!(
@@ -108,7 +109,8 @@ impl Observer {
                 "a packet of machine {m}, but the original is {original}"
             );
         }
-        let ends = self.passes_an_end(f, p, cause);
+        // R11: where a machine could have gone on, its word stands against an original that has failed.
+        let ends = lived.is_none() && self.passes_an_end(f, p, cause);
         if ends && p.has(RST) {
             return Ok(());
         }
@@ -159,7 +161,7 @@ impl Observer {
             return Ok(());
         }
         if !ends {
-            Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause)?;
+            Self::check_data_to_client(flow, p, bytes, &promise, &self.scripts[flow.id], cause, lived.is_some())?;
         }
         check_echo(
             flow.stamps.as_ref().map(|s| (s, "the client")),
@@ -289,6 +291,7 @@ impl Observer {
         promise: &Promise,
         script: &Script,
         cause: Cause,
+        survived: bool,
     ) -> Result<(), Violation> {
         let start = place(p.seq, promise.isn, flow.told.sent);
         let end = start + i64::from(p.seq_len());
@@ -299,7 +302,7 @@ impl Observer {
             flow.whole
         );
         ensure!(
-            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0,
+            p.seq_len() == 0 || cause != Cause::Engine || flow.takeovers > 0 || flow.may_have_moved(),
             "I6",
             "data, but nobody took over"
         );
@@ -310,7 +313,7 @@ impl Observer {
             flow.edge
         );
         ensure!(
-            !p.has(FIN) || end == flow.whole as i64,
+            !p.has(FIN) || end == flow.whole as i64 || !survived,
             "I1",
             "FIN at v {end} instead of {}",
             flow.whole

@@ -59,6 +59,12 @@ impl Observer {
         })
     }
 
+    /// Whether the service of machine `m` has ended, or hangs, in a client's connection.
+    pub fn has_failed(&self, client: (IpAddr, u16), m: usize) -> bool {
+        let flow = self.flows.iter().rfind(|f| f.client == client);
+        flow.is_some_and(|f| self.state[m].failed(f))
+    }
+
     /// Whether all flows that the engine still has are of originals that have failed. One that has forgotten a connection whose last acknowledgement
     /// was lost says nothing of it any more, and the client has long been done.
     pub fn are_held_by_failed(&self, status: &ShardStatus) -> bool {

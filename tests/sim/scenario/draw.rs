@@ -113,6 +113,8 @@ impl Scenario {
         self.faults.clear();
         self.old_stall = None;
         self.service.original = Original::First;
+        // Nor may a vote (R11) make it the original.
+        self.service.detect.vote = 0;
         // However many packets are lost, no burst of so many probes is.
         self.service.detect.probes = 10;
         self.machines[machine].refuses = false;

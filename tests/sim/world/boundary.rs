@@ -2,7 +2,7 @@
 //! rest, as the daemon does.
 
 use relevo::engine::detect::{Action, Detector};
-use relevo::engine::{Checksum, Event, Meta, Reason, Verdict};
+use relevo::engine::{Checksum, DropReason, Event, Meta, Reason, Verdict};
 
 use super::World;
 use super::queue::Happening;
@@ -67,6 +67,11 @@ impl<G: Gateway> World<G> {
                 "heard {machine:?}"
             );
             detector.handle_heard(self.now, machine);
+            match verdict {
+                Verdict::Drop(DropReason::ProbeReply) => detector.handle_service(self.now, machine, true),
+                Verdict::Drop(DropReason::ProbeRefused) => detector.handle_service(self.now, machine, false),
+                _ => {}
+            }
         }
         if let Verdict::Accept { len } = verdict {
             self.accepted += 1;
