@@ -316,6 +316,11 @@ impl Flow {
         if index == self.original && !self.client.has_left && leg.mode == Mode::Direct && p.seq == self.promise.isn {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
+        if index == self.original && self.state == FlowState::Open {
+            // It took over before the client had proved itself, and lost the packet that did. The client has had another machine's SYN/ACK, and
+            // need not say anything again: the engine does.
+            leg.relay(now);
+        }
         leg.ack_due = true;
         leg.sender.on_sign_of_life(now);
         // It waits for a client that has not answered: the client may not have heard, and may wait for the machine's first word.

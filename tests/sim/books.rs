@@ -301,7 +301,14 @@ impl Flow {
                     .flatten()
                     .map(|l| l.acked)
                     .filter(|u| self.fin.is_some_and(|fin| *u >= fin));
-                live().map(|(_, l)| l.acked).chain(done).max().unwrap_or(0)
+                // Or the last one, which stays though another flow wanted it evicted (R15).
+                let stays = self
+                    .legs
+                    .iter()
+                    .flatten()
+                    .filter(|l| !l.reset && !l.lost)
+                    .map(|l| l.acked);
+                stays.chain(done).max().unwrap_or(0)
             }
         };
         let Some(lag) = max_lag else { return first };

@@ -322,3 +322,28 @@ fn a_fin_that_the_original_lost_on_the_way_is_not_taken_for_a_byte() {
     let heard = t.client_heard();
     assert!(heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{heard:?}");
 }
+
+#[test]
+fn an_heir_that_lost_the_clients_third_packet_gets_it_from_the_engine() {
+    let mut t = Talk::new(2);
+    let syn = Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    };
+    let syn_ack = Say {
+        flags: Flags::SYN,
+        ack: Some(1),
+        ..Say::default()
+    };
+    t.client(syn);
+    t.machine(0, syn_ack);
+    down(&mut t, 0);
+    t.machine(1, syn_ack);
+    // The client has machine 0's answer and proves itself; that is lost on the way to machine 1.
+    t.client(ack(1, 1));
+    t.hush();
+    t.wait(1_000 * MS);
+    t.machine(1, syn_ack);
+    assert!(t.machine_heard(1).iter().any(|h| h.ack == Some(1) && h.data.is_empty()));
+}

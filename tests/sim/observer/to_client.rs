@@ -151,7 +151,8 @@ impl Observer {
             return Ok(());
         };
         ensure!(p.has(ACK), "R2", "no ACK flag");
-        let unstamped = matches!(cause, Cause::Machine(m) if flow.legs[m].as_ref().is_some_and(|l| l.unstamped));
+        let unstamped =
+            matches!(cause, Cause::Machine(m) if flow.legs[m].as_ref().is_some_and(|l| l.timestamps && l.unstamped));
         ensure!(
             p.options.ts.is_some() == (promise.timestamps && !unstamped),
             "R5",

@@ -89,7 +89,13 @@ impl Observer {
     /// Whether machine `m` was in service for the whole of flow `f`, and its stack runs.
     pub fn lived_through(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
-        !state.down && !state.frozen && !state.failed(flow) && (!state.ever_down || state.changed_at <= flow.started_at)
+        // One that has lost the flow never has it again (R13), even if it was back at once.
+        let lost = flow.legs[m].as_ref().is_some_and(|l| l.lost);
+        !lost
+            && !state.down
+            && !state.frozen
+            && !state.failed(flow)
+            && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
     /// Whether machine `m` could have carried the flow all along: it lived, and agrees to what the client was promised.

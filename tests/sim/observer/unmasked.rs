@@ -1,12 +1,12 @@
-//! What the engine does not mask yet: the service of a flow's original ends, hangs, or its stack has forgotten the flow (R11's vote, R14's
-//! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and nothing more
-//! is asked of it. With [`JUDGED`] all of it is a violation.
+//! What the engine does not mask yet: the service of a flow's original ends or hangs, or its stack has forgotten the flow (R11's vote, R14's
+//! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and only its end is
+//! not asked; every other check goes on. With [`JUDGED`] all of it is a violation. When votes are in, this module goes.
+
+use std::net::IpAddr;
 
 use relevo::engine::{MachineStatus, ShardStatus};
 
 use super::{Cause, Machine, Observer};
-use std::net::IpAddr;
-
 use crate::books::{Flow, Leg, place};
 use crate::packet::{FIN, Packet, RST};
 
