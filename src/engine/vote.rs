@@ -141,6 +141,10 @@ impl Flow {
         let Some(heir) = self.successor(cx) else {
             return Ruling::Uncontested;
         };
+        if !vote.reset && self.legs[heir].trails {
+            // Who lags far behind, or hangs (R15), is no witness: an end in order is commoner than a crash that leaves nothing unread.
+            return Ruling::Uncontested;
+        }
         let patience = cx.service(self.service).detect.vote;
         let end = match self.original().fin {
             Some(fin) if !vote.reset => fin,
