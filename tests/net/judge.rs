@@ -205,8 +205,9 @@ fn a_close_that_all_machines_mean_passes() {
 #[test]
 fn a_machine_that_refuses_is_passed_over() {
     let _turn = turn();
-    // So far apart that it is not a probe which finds out first.
+    // So far apart that it is not a probe which finds out first; those by which the engine learns the way come at its start.
     let table = Table::new(&["detect = { probe_interval = \"10s\" }"]);
+    std::thread::sleep(Duration::from_millis(300));
     let kill = |i: usize| {
         rustix::process::kill_process(table.redis[i].pid(), Signal::KILL).expect("kill redis");
         let machine = table.lab.machine(i);
