@@ -31,6 +31,8 @@ pub struct Vote {
     pub since: Micros,
     /// It has reset the connection; otherwise it has only said FIN.
     pub reset: bool,
+    /// The end of what the others had said by then.
+    pub said: Pos,
 }
 
 /// What is held against the original of a flow. Most flows never need it.
@@ -121,6 +123,7 @@ impl Flow {
         let vote = Vote {
             since: self.trial.vote.map_or(now, |v| v.since),
             reset,
+            said: self.trial.vote.map_or_else(|| self.others_said(), |v| v.said),
         };
         let ruling = self.ruling(cx, now, vote);
         if ruling == Ruling::Uncontested {
@@ -146,10 +149,7 @@ impl Flow {
             return Ruling::Uncontested;
         }
         let patience = cx.service(self.service).detect.vote;
-        let end = match self.original().fin {
-            Some(fin) if !vote.reset => fin,
-            _ => self.original().sent.max(self.client.sent),
-        };
+        let end = self.end_on_trial(vote);
         let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
         let says_more = |l: &Leg| l.cache.next() > end || l.fin.is_some_and(|fin| fin > end);
         let ended = |l: &Leg| {
@@ -168,17 +168,54 @@ impl Flow {
         let undecided = |l: &Leg| l.counts() && (l.eligible || l.state == LegState::SynSent) && !decided(l);
         // Where the fastest speaks, the client may have had more already.
         let overtaken = !vote.reset && self.heard() > end;
-        if now >= vote.since + patience || overtaken || !others().any(|(_, l)| undecided(l)) {
-            Ruling::TakeOver(heir)
-        } else {
-            Ruling::Wait
+        if overtaken || !others().any(|(_, l)| undecided(l)) {
+            return Ruling::TakeOver(heir);
         }
+        if now < self.vote_ends(cx, vote) {
+            return Ruling::Wait;
+        }
+        match self.witness(vote) {
+            Some(witness) if self.legs[heir].sent < end => Ruling::TakeOver(witness),
+            None if !vote.reset && self.others_said() <= vote.said => Ruling::Uncontested,
+            _ => Ruling::TakeOver(heir),
+        }
+    }
+
+    /// The end of what the original has said, by which others are measured.
+    fn end_on_trial(&self, vote: Vote) -> Pos {
+        match self.original().fin {
+            Some(fin) if !vote.reset => fin,
+            _ => self.original().sent.max(self.client.sent),
+        }
+    }
+
+    fn others_said(&self) -> Pos {
+        let others = self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
+        others.map(|(_, l)| l.sent).max().unwrap_or(0)
+    }
+
+    /// A leg that has said all that the original had, and so would have ended with it.
+    fn witness(&self, vote: Vote) -> Option<usize> {
+        let end = self.end_on_trial(vote);
+        (0..self.legs.len()).find(|i| *i != self.original && self.is_fit(&self.legs[*i]) && self.legs[*i].sent >= end)
+    }
+
+    /// Where nobody has come so far as the original, nobody can say yet whether its FIN is right; for so long as a client waits for
+    /// any replica (R15). Who has said nothing at all by then may hang, and the original is believed.
+    fn vote_ends(&self, cx: &Context, vote: Vote) -> Micros {
+        let service = cx.service(self.service);
+        let patience = if vote.reset || self.witness(vote).is_some() {
+            service.detect.vote
+        } else {
+            service.detect.vote.max(service.replica_timeout)
+        };
+        vote.since + patience
     }
 
     /// When an open vote ends, whatever anybody says.
     #[must_use]
     pub fn vote_ends_at(&self, cx: &Context) -> Option<Micros> {
-        self.trial.vote.map(|v| v.since + cx.service(self.service).detect.vote)
+        self.trial.vote.map(|vote| self.vote_ends(cx, vote))
     }
 
     /// Looks whether an open vote is decided: by what a replica has said, by time, or because nobody is left.

@@ -227,7 +227,12 @@ impl Flow {
     pub fn moves_on(&mut self, m: usize) {
         if self.original != Some(m) && self.original_has_ended() {
             self.original = Some(m);
-            let ended: Vec<usize> = self.heirs.iter().copied().filter(|heir| self.has_ended(*heir)).collect();
+            let ended: Vec<usize> = self
+                .heirs
+                .iter()
+                .copied()
+                .filter(|heir| self.has_ended(*heir))
+                .collect();
             self.heirs.retain(|heir| *heir != m && !ended.contains(heir));
             self.takeovers += 1;
         }

@@ -31,7 +31,8 @@ impl Observer {
             let heirs = heirs.filter(|l| l.counts() && !l.gone && l.isn.is_some() && alike(l));
             let Some(said) = heirs
                 .map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole) - u64::from(l.fin.is_some()))
-                .min() else {
+                .min()
+            else {
                 continue;
             };
             let said = said.min(flow.edge);

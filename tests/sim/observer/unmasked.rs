@@ -99,7 +99,9 @@ impl Observer {
         // Who is original after a takeover, and of the fastest, only the engine can say.
         let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
         let heir = |f: &Flow| f.heirs.iter().any(|m| self.state[*m].is_original && failed(f, *m));
-        let who = |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m)) || heir(f);
+        // Nor can a vote be seen before its heir speaks.
+        let who =
+            |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m)) || heir(f) || (f.may_have_moved() && any(f));
         !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
     }
 }

@@ -21,7 +21,8 @@ impl<G: Gateway> World<G> {
         });
         let client = (difference.client.ip(), difference.client.port());
         // A service that has ended early is shorter indeed, by all that it had yet to say.
-        let ended = difference.length && (self.observer.ended_early(client, m, difference.offset)
+        let ended = difference.length
+            && (self.observer.ended_early(client, m, difference.offset)
             // Where nobody fit was there to ask, an original is believed that has ended too early (R11).
             || self.observer.has_failed(client, usize::from(difference.original.0)));
         ensure!(

@@ -20,7 +20,8 @@ impl<G: Gateway> World<G> {
         let m = usize::from(machine.machine.0);
         self.trace
             .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
-        if !self.ever_frozen[m] {
+        let died = self.observer.state[m].died_at.is_some();
+        if !self.ever_frozen[m] && !died {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
             ensure!(
@@ -28,7 +29,7 @@ impl<G: Gateway> World<G> {
                 "R14",
                 "machine {m} is declared dead ({reason:?}), but it is well"
             );
-            self.summary.false_alarms += 1;
+            self.summary.false_alarms += u64::from(!spec.refuses);
         }
         self.down(machine)
     }
