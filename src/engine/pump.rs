@@ -313,12 +313,12 @@ impl Flow {
             at += len;
         }
         self.note_replayed(cx, from, at);
+        self.client.sent = self.client.sent.max(at);
         if self.legs[index].fin == Some(at) && at < self.client.edge && !self.holds_fin(cx, now) {
             let offer = self.offer(cx);
             self.send_to_client(cx, offer, at, Flags::ACK | Flags::FIN, 0, out);
-            at += 1;
+            self.client.sent = self.client.sent.max(at + 1);
         }
-        self.client.sent = self.client.sent.max(at);
     }
 
     fn send_to_client(&mut self, cx: &mut Context, offer: Offer, at: Pos, flags: Flags, len: usize, out: &mut Outbox) {

@@ -4,8 +4,9 @@
 //! later with RSTs. So a FIN or a RST of the original is held until a replica says the same, or shows that there is more to come:
 //!
 //! - Its data goes on, but not its FIN bit. Once a replica has said FIN at the same position the client gets it, from the engine if
-//!   the original's packet has long gone by. If none does within `vote`, the flow moves to a replica, and the old original
-//!   stays as one. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
+//!   the original's packet has long gone by. If none does within `vote`, the flow moves to a replica that has come so far and goes on, and the
+//!   old original stays as one. Where no replica has come so far, that waits for one as long as any client does (R15, `replica_timeout`); if none has
+//!   said anything more by then, or all of them trail, the original is believed: they may hang. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
 //!   service must still get every byte of the client's (R24), or a live machine would differ from the others from then on. As a
 //!   replica it reaches the client no more, and if it has crashed it says so with a RST at the next byte.
 //! - A RST fences the original at once. A replica's RST within `vote` of it, before or after, confirms it if both had said equally
