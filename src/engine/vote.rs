@@ -5,8 +5,8 @@
 //!
 //! - Its data goes on, but not its FIN bit. Once a replica has said FIN at the same position the client gets it, from the engine if
 //!   the original's packet has long gone by. If none does within `vote`, the flow moves to a replica that has come so far and goes on, and the
-//!   old original stays as one. Where no replica has come so far, that waits for one as long as any client does (R15, `replica_timeout`); if none has
-//!   said anything more by then, or all of them trail, the original is believed: they may hang. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
+//!   old original stays as one. Where no replica has come so far, that waits for one as long as a trailing one may be
+//!   silent (R15); if none has said anything more by then, or all of them trail, the original is believed: they may hang. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
 //!   service must still get every byte of the client's (R24), or a live machine would differ from the others from then on. As a
 //!   replica it reaches the client no more, and if it has crashed it says so with a RST at the next byte.
 //! - A RST fences the original at once. A replica's RST within `vote` of it, before or after, confirms it if both had said equally
@@ -22,6 +22,7 @@ use super::leg::{Leg, LegState};
 use super::pos::Pos;
 use super::rare::Resting;
 use super::spec::Micros;
+use super::trail::TRAIL_TIMEOUTS;
 use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
 
@@ -201,14 +202,18 @@ impl Flow {
         (0..self.legs.len()).find(|i| *i != self.original && self.is_fit(&self.legs[*i]) && self.legs[*i].sent >= end)
     }
 
-    /// Where nobody has come so far as the original, nobody can say yet whether its FIN is right; for so long as a client waits for
-    /// any replica (R15). Who has said nothing at all by then may hang, and the original is believed.
+    /// Where nobody has come so far as the original, nobody can say yet whether its FIN is right; for so long as a
+    /// trailing replica may make no progress (R15), which gives a stack several tries to send what was lost. Who has said nothing at all by then may hang,
+    /// and the original is believed.
     fn vote_ends(&self, cx: &Context, vote: Vote) -> Micros {
         let service = cx.service(self.service);
         let patience = if vote.reset || self.witness(vote).is_some() {
             service.detect.vote
         } else {
-            service.detect.vote.max(service.replica_timeout)
+            service
+                .detect
+                .vote
+                .max(service.replica_timeout.saturating_mul(TRAIL_TIMEOUTS))
         };
         vote.since + patience
     }

@@ -412,7 +412,7 @@ fn a_shorter_one_hears_the_clients_end_all_the_same() {
             },
         );
         // The vote ends (R11), and with it the wait of a client that can't be told that its end was heard.
-        t.wait(spec::SECOND);
+        t.wait(3 * spec::SECOND);
         t.client(ack(9, 5));
         t.wait(4 * spec::SECOND);
         let heard = t.machine_heard(1);

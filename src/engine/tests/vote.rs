@@ -282,7 +282,7 @@ fn a_replica_that_lags_may_take_over_from_a_service_that_has_closed() {
     assert_eq!(votes(&t)[2], 0, "it has not come so far as to know");
     t.machine(1, says(1, 5, Flags::default(), "b"));
     t.client(says(5, 4, Flags::default(), ""));
-    t.wait(180 * MS);
+    t.wait(1_980 * MS);
     assert_eq!(votes(&t)[2], 1, "it is at work");
     t.hush();
     // It says the same, late: what the old original has said confirms it, and the client's end is in order.
@@ -309,7 +309,7 @@ fn a_fin_that_a_silent_replica_never_confirms_is_believed_in_the_end() {
     // The replica's kernel has the question, its service hangs.
     t.machine(1, says(1, 5, Flags::default(), ""));
     t.client(says(5, 4, Flags::default(), ""));
-    t.wait(199 * MS);
+    t.wait(1_999 * MS);
     assert!(!client_heard(&mut t).iter().any(|h| h.1.contains(FIN)));
     t.wait(2 * MS);
     assert!(client_heard(&mut t).iter().any(|h| h.1.contains(FIN)));
