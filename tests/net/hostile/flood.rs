@@ -175,8 +175,8 @@ fn established_connections_keep_their_goodput_in_a_syn_flood() {
 }
 
 fn flooded() {
-    let (family, rounds) = (Family::V4, if long() { 5 } else { 2 });
-    let span = Duration::from_secs(if long() { 4 } else { 1 });
+    let (family, rounds) = (Family::V4, 5);
+    let span = Duration::from_millis(if long() { 4_000 } else { 500 });
     let cluster = Cluster::with_clients(2, 3);
     let lab = &cluster.lab;
     let (client, attacker) = (lab.client(), &lab.clients()[1]);
@@ -213,27 +213,32 @@ fn flooded() {
 fn storm(cluster: &Cluster, engine: &Engine, (psc, closed): (SocketAddr, SocketAddr), span: Duration, rounds: u32) {
     let attacker = &cluster.lab.clients()[1];
     let mut upload = Upload::open(psc).expect("connect");
-    let (mut calm, mut stormy, mut rate, mut memory) = (0.0, 0.0, 0.0, Vec::new());
+    let (mut calm, mut kept, mut rate, mut memory) = (0.0, Vec::new(), 0.0, Vec::new());
     for _ in 0..rounds {
-        calm += upload.measure(span, Some(PACE)).expect("the upload goes on");
+        let before = upload.measure(span, Some(PACE)).expect("the upload goes on");
         let flood = Flood::start(attacker, psc);
-        stormy += upload
+        let stormy = upload
             .measure(span, Some(PACE))
             .expect("the upload goes on in the flood");
+        calm += before;
+        kept.push(stormy / before);
         rate = flood.rate();
         let half_open = of_service(&engine.status(), "half_open");
         assert_eq!(half_open, HALF_OPEN, "the half-open table is full, and no fuller");
         memory.push(engine.resident_kib());
     }
-    let kept = stormy / calm;
+    // Whatever else this machine does may fall on one of the spans: the median of the rounds, one beside the other.
+    kept.sort_by(f64::total_cmp);
+    let (worst, kept) = (kept[0], kept[kept.len() / 2]);
     if long() {
         newcomers(cluster, psc);
     }
     report(&format!(
-        "flood: {:.0} thousand SYNs a second; an upload of {:.1} MB/s keeps {:.1} %; half-open {HALF_OPEN}; memory after each flood {memory:?} KiB; dropped by the rules {}",
+        "flood: {:.0} thousand SYNs a second; an upload of {:.1} MB/s keeps {:.1} % (median of {rounds} rounds, at worst {:.1} %); half-open {HALF_OPEN}; memory after each flood {memory:?} KiB; dropped by the rules {}",
         rate / 1e3,
         calm / f64::from(rounds) / 1e6,
         kept * 100.0,
+        worst * 100.0,
         counters::of_rules(cluster.lab.engine(), "flooded"),
     ));
     if long() {
