@@ -35,6 +35,8 @@ pub struct Vote {
     pub reset: bool,
     /// The end of what the others had said by then.
     pub said: Pos,
+    /// `vote` has passed, and nobody has come so far as to know.
+    pub overdue: bool,
 }
 
 /// What is held against the original of a flow. Most flows never need it.
@@ -126,6 +128,7 @@ impl Flow {
             since: self.trial.vote.map_or(now, |v| v.since),
             reset,
             said: self.trial.vote.map_or_else(|| self.others_said(), |v| v.said),
+            overdue: self.trial.vote.is_some_and(|v| v.overdue),
         };
         let ruling = self.ruling(cx, now, vote);
         if ruling == Ruling::Uncontested {
@@ -218,10 +221,18 @@ impl Flow {
         vote.since + patience
     }
 
-    /// When an open vote ends, whatever anybody says.
+    /// When an open vote is to be looked at, whatever anybody says.
     #[must_use]
     pub fn vote_ends_at(&self, cx: &Context) -> Option<Micros> {
-        self.trial.vote.map(|vote| self.vote_ends(cx, vote))
+        let asked = |vote: Vote| vote.since + cx.service(self.service).detect.vote;
+        let ends = |vote: Vote| {
+            if vote.overdue {
+                self.vote_ends(cx, vote)
+            } else {
+                asked(vote)
+            }
+        };
+        self.trial.vote.map(ends)
     }
 
     /// Looks whether an open vote is decided: by what a replica has said, by time, or because nobody is left.
@@ -232,7 +243,12 @@ impl Flow {
             return;
         }
         match self.ruling(cx, now, vote) {
-            Ruling::Wait => {}
+            Ruling::Wait => {
+                let asked = vote.since + cx.service(self.service).detect.vote;
+                if let Some(vote) = self.trial.awake().and_then(|t| t.vote.as_mut()) {
+                    vote.overdue |= now >= asked;
+                }
+            }
             Ruling::TakeOver(next) => self.mask(cx, now, next),
             ruling => {
                 if ruling == Ruling::Confirmed {

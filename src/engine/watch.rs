@@ -44,8 +44,8 @@ impl Flow {
         let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
         // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
         let reads = edge - acked >= original.largest_window / 2;
-        // An original on trial (R11) is no measure for others.
-        let on_trial = self.trial.vote.is_some();
+        // An original on trial (R11) is no measure for others; but where that takes long, the client does not wait for both.
+        let on_trial = self.trial.vote.is_some_and(|vote| !vote.overdue);
         let mut ahead = false;
         for (index, leg) in self.legs.iter_mut().enumerate() {
             // R15: it holds the client up if the client could be told more, or could send more, without it; one that trails would.

@@ -318,6 +318,22 @@ fn a_fin_that_a_silent_replica_never_confirms_is_believed_in_the_end() {
 }
 
 #[test]
+fn a_client_does_not_wait_long_for_a_hung_replica_while_an_end_is_voted_on() {
+    let mut t = asked(2);
+    t.machine(0, says(1, 5, FIN, "bye"));
+    t.client(says(5, 4, Flags::default(), "and?"));
+    t.machine(0, says(5, 9, Flags::default(), ""));
+    t.hush();
+    // The replica takes nothing more (R23: it has not said what the client has read). The client waits for the vote, and then as for any.
+    t.wait(221 * MS);
+    assert!(
+        client_heard(&mut t).iter().any(|h| h.1.contains(FIN)),
+        "who trails is no witness"
+    );
+    assert_eq!(t.engine.stats().get(Counter::LegsTrailed), 1);
+}
+
+#[test]
 fn a_fin_of_a_replica_that_crashed_makes_it_no_heir() {
     let mut t = asked(3);
     t.machine(1, says(1, 5, FIN, ""));

@@ -1,6 +1,7 @@
-//! What the engine does not mask yet: the service of a flow's original ends or hangs, or its stack has forgotten the flow (R11's vote, R14's
-//! `hang`). What it says by that passes to the client, or nothing does. Such a flow is at a known limit: it is counted, and only its end is
-//! not asked; every other check goes on. With [`JUDGED`] all of it is a violation. When votes are in, this module goes.
+//! What no vote can mask (R11): the service of a flow's original ends or hangs, or its stack has forgotten the flow, and no machine has lived
+//! through the flow that could say otherwise, or the original says nothing by which it could be seen (a hang without R14's `hang`, a
+//! machine that has forgotten all and is asked nothing). Such a flow is at a known limit: it is counted, and only its end is not asked; every
+//! other check goes on.
 
 use std::net::IpAddr;
 
@@ -10,12 +11,9 @@ use super::{Cause, Machine, Observer};
 use crate::books::{Flow, Leg, place};
 use crate::packet::{FIN, Packet, RST};
 
-/// Whether the engine judges what an original says when its service crashes or hangs.
-pub const JUDGED: bool = false;
-
 impl Observer {
-    /// What a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its limit. But an end before what
-    /// the client has been given is known to be none.
+    /// Where nobody knows better, what a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its
+    /// limit. But an end before what the client has been given is known to be none.
     pub(super) fn passes_an_end(&mut self, f: usize, p: &Packet, cause: Cause) -> bool {
         let (states, flow) = (&self.state, &mut self.flows[f]);
         let end = flow.promise.filter(|_| p.has(FIN)).map(|promise| {
@@ -30,7 +28,7 @@ impl Observer {
             flow.legs.iter().zip(states).any(said)
         };
         let ends = end.is_some_and(|end| of_failed(end) && end < flow.whole && (flow.limit || end > flow.told.sent));
-        if JUDGED || !(resets || ends) {
+        if !(resets || ends) {
             return false;
         }
         flow.limit = true;
@@ -68,7 +66,7 @@ impl Observer {
     /// Whether all flows that the engine still has are of originals that have failed. One that has forgotten a connection whose last acknowledgement
     /// was lost says nothing of it any more, and the client has long been done.
     pub fn are_held_by_failed(&self, status: &ShardStatus) -> bool {
-        let failed = |(state, _): &(&Machine, &MachineStatus)| !JUDGED && state.died_at.is_some();
+        let failed = |(state, _): &(&Machine, &MachineStatus)| state.died_at.is_some();
         status.services.iter().all(|s| {
             let of_failed = self.state.iter().zip(&s.machines).filter(failed);
             s.flows > 0 && s.flows <= of_failed.map(|(_, m)| m.original_of).sum()
@@ -102,6 +100,6 @@ impl Observer {
         // Nor can a vote be seen before its heir speaks.
         let who =
             |f: &Flow| f.original.map_or_else(|| any(f), |m| failed(f, m)) || heir(f) || (f.may_have_moved() && any(f));
-        !JUDGED && self.flows.iter().find(|f| f.id == id).is_some_and(who)
+        self.flows.iter().find(|f| f.id == id).is_some_and(who)
     }
 }

@@ -32,8 +32,10 @@ use crate::scenario::{Scenario, When, client_addr};
 use crate::script::Script;
 use crate::trace::Trace;
 
-/// After the network is healed, all must be over within this time.
+/// After the network is healed, all must be over within this time, and so many times `replica_timeout`: ten for a replica that trails (R15), ten
+/// for an end that nobody can confirm (R11).
 const PATIENCE: Micros = 120 * SECOND;
+const TIMEOUTS: Micros = 20;
 /// More events than this are a storm of packets.
 const MAX_EVENTS: u64 = 300_000;
 /// How often the slow checks are made.
@@ -189,7 +191,8 @@ impl<G: Gateway> World<G> {
 
     /// Runs to the end.
     pub fn run(&mut self) -> Result<Summary, Violation> {
-        let limit = self.scenario.heal + PATIENCE;
+        let patience = PATIENCE + TIMEOUTS * self.scenario.service.replica_timeout;
+        let limit = self.scenario.heal + patience;
         let mut healed = false;
         let mut events = 0;
         self.engine_rest()?;
@@ -241,7 +244,7 @@ impl<G: Gateway> World<G> {
                 self.now < limit,
                 "stuck",
                 "not over {} s after the network was healed",
-                PATIENCE / SECOND
+                patience / SECOND
             );
         }
         unreachable!("there is always another tick")
