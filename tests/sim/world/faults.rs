@@ -20,8 +20,7 @@ impl<G: Gateway> World<G> {
         let m = usize::from(machine.machine.0);
         self.trace
             .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
-        let died = self.observer.state[m].died_at.is_some();
-        if !self.ever_frozen[m] && !died {
+        if !self.ever_frozen[m] {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
             ensure!(
