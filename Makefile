@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt bench-failover failover-picture load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt bench-failover bench-fastest failover-picture load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -69,6 +69,9 @@ bench-failover: ## what a failure costs the clients [RUNS=5] [KINDS=...] [FLOWS=
 	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,link-down] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
 	@scripts/deps.sh test
 	@RUNS=$(RUNS) KINDS=$(KINDS) FLOWS=$(FLOWS) PARTS=$(PARTS) $(CARGO) bench --locked --bench failover
+
+bench-fastest: deps ## GETs with slow machines: a fixed original against the fastest [SECONDS=60]; result in bench-results
+	@SECONDS=$(SECONDS) $(CARGO) bench --locked --bench fastest
 
 failover-picture: deps ## draw docs/failover.svg from a takeover of this moment
 	@PICTURE=$(abspath docs/failover.svg) $(CARGO) bench --locked --bench failover

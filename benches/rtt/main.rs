@@ -6,7 +6,8 @@
 //! - `queue`: straight to the machine, but each packet passes a packet queue and comes back unread: what the queue itself costs;
 //! - `relevo0`: through a PSC without replicas;
 //! - `relevo3`: through a PSC with three replicas, whose servers run on the other core;
-//! - `relevo3-same`: the same with the replicas' servers on the one core, too.
+//! - `relevo3-off`: the same with `diverge = "off"`: what comparing the machines' words costs (R17);
+//! - `relevo3-same`: as relevo3, with the replicas' servers on the one core, too.
 //!
 //! Client, engine and the original's server are pinned to core 0. One engine process serves all the PSCs.
 //! Each round measures every way once; the result is the median over the rounds of each round's median, as a ratio to `routed`.
@@ -37,7 +38,7 @@ use lab::process::Process;
 use lab::services::{addresses, wait_until_listening};
 use lab::{Family, Lab};
 
-const USAGE: &str = "usage: make bench-rtt [ROUNDS=n] [SECONDS=n] [WAYS=routed,queue,relevo0,relevo3,relevo3-same]; ROUNDS is a whole number \
+const USAGE: &str = "usage: make bench-rtt [ROUNDS=n] [SECONDS=n] [WAYS=routed,queue,relevo0,relevo3,relevo3-off,relevo3-same]; ROUNDS is a whole number \
 from 3 up, SECONDS from 1 up";
 /// Bytes of a request and of its answer, as in the thesis.
 pub const MESSAGE: &str = "64";
@@ -51,6 +52,8 @@ const REPLICAS_PORT: u16 = 11112;
 const SAME_CORE_PORT: u16 = 11113;
 /// `queue`: past the engine, through a queue.
 const QUEUE_PORT: u16 = 11114;
+/// `relevo3-off`: nothing is compared.
+const UNCOMPARED_PORT: u16 = 11115;
 /// Where client, engine and original run.
 const CORE: &str = "0";
 
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
     let services = [
         service("alone", ALONE_PORT, 1),
         service("replicas", REPLICAS_PORT, 4),
+        service("uncompared", UNCOMPARED_PORT, 4).with("diverge = \"off\""),
         service("same-core", SAME_CORE_PORT, 4),
     ];
     let engine = Engine::start_by(&lab, &services, &["taskset", "-c", CORE]);
@@ -141,7 +145,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> Vec<Way> {
+fn ways(lab: &Lab, services: &[ServiceConfig; 4]) -> Vec<Way> {
     let way = |name, what, to| Way {
         name,
         what,
@@ -150,7 +154,7 @@ fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> Vec<Way> {
     };
     let direct = lab.machine(0).addr(Family::V4, ROUTED_PORT);
     let queued = lab.machine(0).addr(Family::V4, QUEUE_PORT);
-    let [alone, replicas, same_core] = services.each_ref().map(|service| service.psc);
+    let [alone, replicas, uncompared, same_core] = services.each_ref().map(|service| service.psc);
     let replicas_where = [
         "Relevo, 3 replicas, servers on the other core",
         "Relevo, 3 replicas, servers on the same core",
@@ -160,6 +164,7 @@ fn ways(lab: &Lab, services: &[ServiceConfig; 3]) -> Vec<Way> {
         way("queue", "a packet queue that lets everything pass unread", queued),
         way("relevo0", "Relevo, no replica", alone),
         way("relevo3", replicas_where[0], replicas),
+        way("relevo3-off", "the same, nothing compared (R17)", uncompared),
         way("relevo3-same", replicas_where[1], same_core),
     ]
 }
@@ -171,8 +176,20 @@ fn fail(why: &str) -> ExitCode {
 
 /// sockperf servers: on the original one for each way, on the replicas one for each way that has them.
 fn start_servers(lab: &Lab, other_core: &str) -> Vec<Process> {
-    let of_original = [ROUTED_PORT, QUEUE_PORT, ALONE_PORT, REPLICAS_PORT, SAME_CORE_PORT].map(|port| (port, CORE));
-    let of_replica = [(REPLICAS_PORT, other_core), (SAME_CORE_PORT, CORE)];
+    let of_original = [
+        ROUTED_PORT,
+        QUEUE_PORT,
+        ALONE_PORT,
+        REPLICAS_PORT,
+        UNCOMPARED_PORT,
+        SAME_CORE_PORT,
+    ];
+    let of_original = of_original.map(|port| (port, CORE));
+    let of_replica = [
+        (REPLICAS_PORT, other_core),
+        (UNCOMPARED_PORT, other_core),
+        (SAME_CORE_PORT, CORE),
+    ];
     let mut servers = Vec::new();
     for (i, host) in lab.machines().iter().enumerate() {
         let ports: &[(u16, &str)] = if i == 0 { &of_original } else { &of_replica };

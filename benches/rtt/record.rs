@@ -60,7 +60,7 @@ pub fn write(ways: &[Way], rounds: u64, seconds: u64, other_core: &str) -> Resul
 fn closing_line(rows: &[Row]) -> String {
     let shown = rows
         .iter()
-        .filter(|row| !matches!(row.way.name, "relevo3-same" | "queue"));
+        .filter(|row| !matches!(row.way.name, "relevo3-same" | "relevo3-off" | "queue"));
     let ratios: Vec<String> = shown.map(|row| format!("{}={:.2}", row.way.name, row.ratio)).collect();
     format!("rtt: {}", ratios.join(" "))
 }

@@ -26,12 +26,17 @@ impl Redis {
 
     /// Starts it and waits until it answers.
     pub fn start(host: &Host, dir: &Path) -> Self {
-        let dir = dir.join(format!("{}-redis", host.name()));
+        Self::start_on(host, dir, Self::PORT)
+    }
+
+    /// As [`Redis::start`], on another port; [`Redis::local`] is for the usual one.
+    pub fn start_on(host: &Host, dir: &Path, port: u16) -> Self {
+        let dir = dir.join(format!("{}-redis-{port}", host.name()));
         std::fs::create_dir_all(&dir).expect("make redis's directory");
         let mut command = host.command("redis-server");
         command.args([
             "--port",
-            "6379",
+            &port.to_string(),
             "--bind",
             "0.0.0.0",
             "::",
@@ -52,7 +57,7 @@ impl Redis {
             ])
             .arg(&dir);
         let process = Process::start("redis", &dir, &mut command);
-        wait_until_listening(host, Self::PORT);
+        wait_until_listening(host, port);
         Self {
             host: host.clone(),
             process,
