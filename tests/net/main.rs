@@ -19,6 +19,7 @@ mod judge;
     reason = "shared with demo and bench; each uses its part"
 )]
 mod lab;
+mod postgres;
 mod proof;
 mod signs;
 #[allow(dead_code, reason = "shared with the long soak; the short form uses its part")]
