@@ -31,6 +31,8 @@ impl Flow {
         }
         self.tell_client(cx, now, out);
         self.compare(cx);
+        // Who differs is asked no more.
+        self.judge(cx, now);
         self.trim();
         self.watch(cx, now);
         self.advance_close(cx, now, out);

@@ -87,7 +87,7 @@ impl Flow {
         // One that has said FIN may have crashed, where that is not simply believed (R11).
         let believed = cx.service(self.service).detect.vote == 0;
         best(&|l| self.is_fit(l) && !l.trails && (believed || l.fin.is_none()))
-            .or_else(|| best(&|l| self.is_fit(l) && !l.trails))
+            .or_else(|| best(&|l| self.is_fit(l) && (believed || l.fin.is_none())))
             .or_else(|| best(&|l| self.is_fit(l)))
             .or_else(|| best(&|l| l.state == LegState::Finished && self.reaches(l)))
             .or_else(|| best(&|l| l.state == LegState::SynSent))
@@ -168,6 +168,10 @@ impl Flow {
         let leg = &mut self.legs[next];
         leg.set_holding(None);
         leg.trails = false;
+        if let Some(waits) = leg.waits.awake().filter(|waits| waits.blocked_since.is_some()) {
+            // R23: what it waited for as a replica is no measure for how long the client waits for it now.
+            waits.blocked_since = Some(now);
+        }
         leg.ack_due = true;
         cx.stats.count(Counter::Takeovers);
     }

@@ -21,7 +21,8 @@ impl Flow {
     /// Whether the client can send no more because of what is kept for the slowest machine.
     pub fn buffer_is_full(&self, cx: &Context) -> bool {
         let limit = self.buffer.base() + span(self.buffer_limit(cx));
-        self.buffer.is_crowded() || limit <= self.client.max + Pos::from(self.promise.mss)
+        self.buffer.is_crowded()
+            || self.buffer.fin().is_none() && limit <= self.client.max + Pos::from(self.promise.mss)
     }
 
     /// How long a leg may hold up the client, or trail without progress, before something is done about it.

@@ -21,7 +21,7 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState};
 use super::pos::Pos;
 use super::rare::Resting;
-use super::spec::Micros;
+use super::spec::{MaxLag, Micros};
 use super::trail::TRAIL_TIMEOUTS;
 use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
@@ -33,10 +33,10 @@ pub struct Vote {
     pub since: Micros,
     /// It has reset the connection; otherwise it has only said FIN.
     pub reset: bool,
-    /// The end of what the others had said by then.
-    pub said: Pos,
     /// `vote` has passed, and nobody has come so far as to know.
     pub overdue: bool,
+    /// Since when a replica has come so far.
+    pub witnessed_at: Option<Micros>,
 }
 
 /// What is held against the original of a flow. Most flows never need it.
@@ -44,6 +44,8 @@ pub struct Vote {
 pub struct Trial {
     /// It has said something that would end the flow.
     pub vote: Option<Vote>,
+    /// By leg: the end of what it had said when the vote was opened.
+    pub said: Vec<Pos>,
     /// A replica's RST, the last one: when, and the end of what it had said by then.
     pub reset_seen: Option<(Micros, Pos)>,
     /// Since when a replica's service has been further than the original's, and how far that one had come (R14, `hang`).
@@ -53,6 +55,7 @@ pub struct Trial {
 impl Resting for Trial {
     const RESTING: &'static Self = &Self {
         vote: None,
+        said: Vec::new(),
         reset_seen: None,
         stuck: None,
     };
@@ -127,15 +130,17 @@ impl Flow {
         let vote = Vote {
             since: self.trial.vote.map_or(now, |v| v.since),
             reset,
-            said: self.trial.vote.map_or_else(|| self.others_said(), |v| v.said),
             overdue: self.trial.vote.is_some_and(|v| v.overdue),
+            witnessed_at: self.trial.vote.and_then(|v| v.witnessed_at),
         };
+        let vote = self.with_witness(now, vote);
         let ruling = self.ruling(cx, now, vote);
         if ruling == Ruling::Uncontested {
             return false;
         }
         if self.trial.wake().vote.replace(vote).is_none() {
             cx.stats.count(Counter::VotesOpened);
+            self.trial.wake().said = self.legs.iter().map(|l| l.sent.max(1)).collect();
         }
         if ruling == Ruling::Confirmed {
             self.take_vote();
@@ -149,10 +154,6 @@ impl Flow {
         let Some(heir) = self.successor(cx) else {
             return Ruling::Uncontested;
         };
-        if !vote.reset && self.legs[heir].trails {
-            // Who lags far behind, or hangs (R15), is no witness: an end in order is commoner than a crash that leaves nothing unread.
-            return Ruling::Uncontested;
-        }
         let patience = cx.service(self.service).detect.vote;
         let end = self.end_on_trial(vote);
         let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
@@ -176,14 +177,19 @@ impl Flow {
         if overtaken || !others().any(|(_, l)| undecided(l)) {
             return Ruling::TakeOver(heir);
         }
+        let fit = || others().filter(|(_, l)| self.is_fit(l));
+        if !vote.reset && fit().all(|(_, l)| l.trails && !says_more(l)) {
+            // Who lags far behind, or hangs (R15), is no witness: an end in order is commoner than a crash that leaves nothing unread.
+            return Ruling::Uncontested;
+        }
         if now < self.vote_ends(cx, vote) {
             return Ruling::Wait;
         }
-        match self.witness(vote) {
-            Some(witness) if self.legs[heir].sent < end => Ruling::TakeOver(witness),
-            None if !vote.reset && self.others_said() <= vote.said => Ruling::Uncontested,
-            _ => Ruling::TakeOver(heir),
+        if vote.reset || says_more(&self.legs[heir]) {
+            return Ruling::TakeOver(heir);
         }
+        let best = self.witness(vote).or_else(|| self.worker());
+        best.map_or(Ruling::Uncontested, Ruling::TakeOver)
     }
 
     /// The end of what the original has said, by which others are measured.
@@ -194,31 +200,40 @@ impl Flow {
         }
     }
 
-    fn others_said(&self) -> Pos {
-        let others = self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
-        others.map(|(_, l)| l.sent).max().unwrap_or(0)
-    }
-
     /// A leg that has said all that the original had, and so would have ended with it.
     fn witness(&self, vote: Vote) -> Option<usize> {
         let end = self.end_on_trial(vote);
-        (0..self.legs.len()).find(|i| *i != self.original && self.is_fit(&self.legs[*i]) && self.legs[*i].sent >= end)
+        let knows = |l: &Leg| self.is_fit(l) && !l.trails && l.sent >= end;
+        (0..self.legs.len()).find(|i| *i != self.original && knows(&self.legs[*i]))
     }
 
-    /// Where nobody has come so far as the original, nobody can say yet whether its FIN is right; for so long as a
-    /// trailing replica may make no progress (R15), which gives a stack several tries to send what was lost. Who has said nothing at all by then may hang,
-    /// and the original is believed.
+    /// Where nobody has: who has said most, of those that have said anything since the vote was opened.
+    fn worker(&self) -> Option<usize> {
+        let said = |i: usize| self.trial.said.get(i).copied().unwrap_or(1);
+        let works = |i: &usize| *i != self.original && self.is_fit(&self.legs[*i]) && self.legs[*i].sent > said(*i);
+        (0..self.legs.len()).filter(works).max_by_key(|i| self.legs[*i].sent)
+    }
+
+    fn with_witness(&self, now: Micros, vote: Vote) -> Vote {
+        let witnessed_at = self.witness(vote).and(vote.witnessed_at.or(Some(now)));
+        Vote { witnessed_at, ..vote }
+    }
+
+    /// Where nobody has come so far as the original, nobody can say yet whether its FIN is right; for so long as a trailing replica may make no
+    /// progress (R15), which gives a stack several tries to send what was lost. Who has said nothing at all by then may hang, and the original
+    /// is believed. Where clients wait for no replica at all, that is not waited for, either.
     fn vote_ends(&self, cx: &Context, vote: Vote) -> Micros {
         let service = cx.service(self.service);
-        let patience = if vote.reset || self.witness(vote).is_some() {
-            service.detect.vote
-        } else {
-            service
-                .detect
-                .vote
-                .max(service.replica_timeout.saturating_mul(TRAIL_TIMEOUTS))
+        let asked = service.detect.vote;
+        let all = match service.max_lag {
+            MaxLag::Bytes(_) => service.replica_timeout.saturating_mul(TRAIL_TIMEOUTS),
+            MaxLag::Unlimited => service.replica_timeout,
         };
-        vote.since + patience
+        match vote.witnessed_at {
+            _ if vote.reset => vote.since + asked,
+            Some(at) => at + asked,
+            None => vote.since + asked.max(all),
+        }
     }
 
     /// When an open vote is to be looked at, whatever anybody says.
@@ -226,7 +241,7 @@ impl Flow {
     pub fn vote_ends_at(&self, cx: &Context) -> Option<Micros> {
         let asked = |vote: Vote| vote.since + cx.service(self.service).detect.vote;
         let ends = |vote: Vote| {
-            if vote.overdue {
+            if vote.overdue || vote.witnessed_at.is_some() {
                 self.vote_ends(cx, vote)
             } else {
                 asked(vote)
@@ -242,12 +257,11 @@ impl Flow {
             self.close_vote(cx);
             return;
         }
+        let vote = self.with_witness(now, vote);
         match self.ruling(cx, now, vote) {
             Ruling::Wait => {
-                let asked = vote.since + cx.service(self.service).detect.vote;
-                if let Some(vote) = self.trial.awake().and_then(|t| t.vote.as_mut()) {
-                    vote.overdue |= now >= asked;
-                }
+                let overdue = vote.overdue || now >= vote.since + cx.service(self.service).detect.vote;
+                self.trial.wake().vote = Some(Vote { overdue, ..vote });
             }
             Ruling::TakeOver(next) => self.mask(cx, now, next),
             ruling => {
@@ -260,6 +274,9 @@ impl Flow {
                     cx.stats.count(Counter::ResetsPassed);
                     self.reset_client(cx);
                     self.end_by_reset(cx, now);
+                } else if !self.reaches(self.original()) {
+                    // R16: the client has more than that from others.
+                    self.replace_original(cx, now);
                 } else {
                     self.note_delay(cx, now, vote);
                     self.pass_fin();

@@ -35,7 +35,7 @@ fn original_progress(leg: &Leg) -> Pos {
 impl Flow {
     /// Takes note of who waits for whom, after the flow's work is done.
     pub fn watch(&mut self, cx: &mut Context, now: Micros) {
-        let slack = cx.slack(self.service);
+        let (slack, timeout) = (cx.slack(self.service), cx.service(self.service).replica_timeout);
         let original = self.original();
         let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
         let full = self.buffer_is_full(cx);
@@ -53,10 +53,15 @@ impl Flow {
                 || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
                 || (full && leg.acked() <= base && leg.acked() < acked);
             let done = leg.state == LegState::Finished || (over && leg.is_open() && leg.acked() >= acked);
-            if leg.trails && (done || (leg.is_open() && !holds)) {
+            // R15: level again, and soon after the original was ahead: one that is late each time is not waited for each time.
+            let soon = leg.waits.holding_since.is_some_and(|since| now <= since + timeout / 2);
+            let level = leg.is_open() && !holds && leg.acked() > 1 && soon;
+            if leg.trails && (done || level) {
                 leg.trails = false;
-                let (service, machine) = (self.service, leg.machine);
-                cx.set_slow(MachineRef { service, machine }, 0);
+                if !leg.unbound {
+                    let (service, machine) = (self.service, leg.machine);
+                    cx.set_slow(MachineRef { service, machine }, 0);
+                }
             }
             if index == index_of_original || !leg.counts() || over || on_trial {
                 leg.set_holding(None);
@@ -265,6 +270,8 @@ impl Flow {
             if release.is_some_and(|at| now >= at) {
                 // R23: a replica whose output is shorter by divergence would wait for ever.
                 leg.unbound = true;
+                // What it makes of that has a time of its own (R15).
+                leg.progress_at = now;
                 leg.set_blocked(None, 0);
                 cx.stats.count(Counter::CausalityReleases);
                 self.disqualify(index, &mut cx.stats);

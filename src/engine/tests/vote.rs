@@ -318,6 +318,49 @@ fn a_fin_that_a_silent_replica_never_confirms_is_believed_in_the_end() {
 }
 
 #[test]
+fn who_has_said_something_since_takes_over_not_who_hangs() {
+    let mut t = asked(3);
+    t.machine(0, says(1, 5, FIN, "bye"));
+    t.client(says(5, 4, Flags::default(), ""));
+    t.wait(21 * MS);
+    // m1 has the question and says nothing; m2 is at work.
+    t.machine(2, says(1, 5, Flags::default(), "b"));
+    t.wait(2 * spec::SECOND);
+    assert_eq!(t.engine.status().services[0].machines[2].original_of, 1);
+}
+
+#[test]
+fn who_comes_so_far_late_has_time_to_say_that_it_ends_too() {
+    let mut t = asked(2);
+    t.machine(0, says(1, 5, FIN, "bye"));
+    t.client(says(5, 4, Flags::default(), ""));
+    t.wait(500 * MS);
+    t.machine(1, says(1, 5, Flags::default(), "bye"));
+    t.wait(19 * MS);
+    assert_eq!(votes(&t)[2], 0);
+    t.machine(1, says(4, 5, FIN, ""));
+    assert!(client_heard(&mut t).iter().any(|h| h.1.contains(FIN)));
+    assert_eq!(t.engine.stats().get(Counter::Takeovers), 0);
+}
+
+#[test]
+fn who_trails_and_has_said_more_knows_better() {
+    let mut t = asked(2);
+    // The replica has not heard the second question, and trails; it has answered the first one.
+    t.client(says(5, 1, Flags::default(), "GET\n"));
+    t.machine(0, says(1, 9, Flags::default(), ""));
+    t.wait(201 * MS);
+    t.machine(1, says(1, 5, Flags::default(), "whole"));
+    t.hush();
+    t.machine(0, says(1, 9, FIN, "who"));
+    t.wait(MS);
+    assert_eq!(votes(&t)[2], 1, "a crash in the middle of an answer");
+    let heard = client_heard(&mut t);
+    assert!(heard.iter().any(|h| h.2 == "le"), "{heard:?}");
+    assert!(!heard.iter().any(|h| h.1.contains(FIN)));
+}
+
+#[test]
 fn a_client_does_not_wait_long_for_a_hung_replica_while_an_end_is_voted_on() {
     let mut t = asked(2);
     t.machine(0, says(1, 5, FIN, "bye"));
