@@ -107,6 +107,8 @@ pub struct Leg {
     pub unbound: bool,
     /// The client does not wait for it: it is behind, and fed until it is level again (R15).
     pub trails: bool,
+    /// How often it has come to that.
+    pub relapses: u8,
     /// The machine has refused the connection.
     pub refused: bool,
     /// When the SYN was last sent; it is repeated after the estimator's timeout.
@@ -142,6 +144,7 @@ impl Leg {
             waits: Rare::new(),
             unbound: false,
             trails: false,
+            relapses: 0,
             refused: false,
             syn_sent: None,
         }

@@ -17,6 +17,9 @@ use super::{Counter, Reason};
 /// after which a lost question for a link-layer address is asked again, with the default of 200 ms.
 pub const TRAIL_TIMEOUTS: u64 = 10;
 
+/// How often a client waits for the same machine in vain. One that is late again and again costs `replica_timeout` each time, and is out.
+const RELAPSES: u8 = 3;
+
 impl Flow {
     /// Whether the client can send no more because of what is kept for the slowest machine.
     pub fn buffer_is_full(&self, cx: &Context) -> bool {
@@ -46,9 +49,11 @@ impl Flow {
 
     /// R15: the patience with leg `index` is at its end. What the buffer still has room for costs the client nothing.
     pub fn lose_patience(&mut self, cx: &mut Context, now: Micros, index: usize) {
-        if self.legs[index].trails || self.buffer_is_full(cx) {
+        let leg = &self.legs[index];
+        if leg.trails || leg.relapses >= RELAPSES || self.buffer_is_full(cx) {
             self.abandon(cx, index);
         } else {
+            self.legs[index].relapses += 1;
             cx.stats.count(Counter::LegsTrailed);
             cx.set_slow(self.machine_ref(index), now + self.patience_in_all(cx));
             self.legs[index].trails = true;

@@ -35,7 +35,7 @@ fn original_progress(leg: &Leg) -> Pos {
 impl Flow {
     /// Takes note of who waits for whom, after the flow's work is done.
     pub fn watch(&mut self, cx: &mut Context, now: Micros) {
-        let (slack, timeout) = (cx.slack(self.service), cx.service(self.service).replica_timeout);
+        let slack = cx.slack(self.service);
         let original = self.original();
         let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
         let full = self.buffer_is_full(cx);
@@ -53,9 +53,8 @@ impl Flow {
                 || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
                 || (full && leg.acked() <= base && leg.acked() < acked);
             let done = leg.state == LegState::Finished || (over && leg.is_open() && leg.acked() >= acked);
-            // R15: level again, and soon after the original was ahead: one that is late each time is not waited for each time.
-            let soon = leg.waits.holding_since.is_some_and(|since| now <= since + timeout / 2);
-            let level = leg.is_open() && !holds && leg.acked() > 1 && soon;
+            // A SYN/ACK is no sign of a service that works.
+            let level = leg.is_open() && !holds && leg.acked() > 1;
             if leg.trails && (done || level) {
                 leg.trails = false;
                 if !leg.unbound {

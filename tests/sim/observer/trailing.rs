@@ -43,12 +43,9 @@ impl Observer {
                 leg.progress = (leg.acked, leg.edge);
                 leg.progress_at = now;
             }
-            if behind {
-                leg.behind_since = leg.behind_since.or(Some(now));
-            } else if let Some(since) = leg.behind_since.take() {
-                // Who is late each time need not be waited for each time.
-                leg.trails &= leg.acked <= 1 || now > since + self.replica_timeout / 2;
-            }
+            leg.behind_since = if behind { leg.behind_since.or(Some(now)) } else { None };
+            // A SYN/ACK is no sign of a service that works.
+            leg.trails &= behind || leg.acked <= 1;
             if leg.trails {
                 self.slow_until[m] = now + TRAIL_TIMEOUTS * self.replica_timeout;
             }
