@@ -177,8 +177,8 @@ impl Flow {
         if overtaken || !others().any(|(_, l)| undecided(l)) {
             return Ruling::TakeOver(heir);
         }
-        let fit = || others().filter(|(_, l)| self.is_fit(l));
-        if !vote.reset && fit().all(|(_, l)| l.trails && !says_more(l)) {
+        let mut able = others().filter(|(_, l)| self.is_fit(l) || l.state == LegState::SynSent);
+        if !vote.reset && able.all(|(_, l)| l.trails && !says_more(l)) {
             // Who lags far behind, or hangs (R15), is no witness: an end in order is commoner than a crash that leaves nothing unread.
             return Ruling::Uncontested;
         }
