@@ -167,7 +167,7 @@ impl Leg {
         self.progress_at = now;
     }
 
-    /// It counts for R4 and R5: from its opening until it is refused, evicted or finished.
+    /// It takes part in the flow: from its opening until it is refused, evicted or finished. R4 and R5 wait for it unless it trails (R15).
     #[must_use]
     pub fn counts(&self) -> bool {
         matches!(self.state, LegState::SynSent | LegState::Open)
