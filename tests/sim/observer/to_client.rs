@@ -125,8 +125,9 @@ impl Observer {
                 // For what is left of an older connection on these addresses; in SYN-SENT it is ignored (RFC 9293, 3.10.7.3).
                 return Ok(());
             }
-            // The service's own refusal is passed on as the original says it.
-            flow.refused |= forgiven || matches!(cause, Cause::Machine(m) if states[m].refuses);
+            // The service's own refusal is passed on as the original says it, once none that could be asked accepts.
+            let refusal = matches!(cause, Cause::Machine(m) if states[m].refuses);
+            flow.refused |= forgiven || (refusal && lived.is_none());
             ensure!(
                 flow.refused || forgiven || flow.finished() || lived.is_none(),
                 "I1",
