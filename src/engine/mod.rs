@@ -87,7 +87,7 @@ impl Engine {
             table: Table::new(&spec.services, &spec.limits, spec.hash_key, spec.shard, spec.shards),
             cx: Context::new(spec),
             flows: Slab::new(),
-            timers: Timers::default(),
+            timers: Timers::new(),
             sweep_at: 64,
             dirty: VecDeque::new(),
             half_open: 0,
@@ -232,7 +232,7 @@ impl Engine {
         self.flows.shrink_to_fit();
         self.table.shrink();
         // No deadline counts any more, nor does work for a flow that has gone.
-        self.timers = Timers::default();
+        self.timers = Timers::new();
         self.sweep_at = 64;
         self.dirty = VecDeque::new();
         self.unproved = VecDeque::new();

@@ -9,12 +9,22 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// The heap: deadline, flow, generation of the flow. A flow's number is small: `max_flows` is no more than memory holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<(Micros, u32, u32)>>,
 }
 
+/// Entries that a heap has room for from the start: more than pile up between two sweeps while there are few flows.
+const FEW: usize = 128;
+
 impl Timers {
+    /// No deadlines.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            heap: BinaryHeap::with_capacity(FEW),
+        }
+    }
     /// Arms a deadline for a flow.
     pub fn arm(&mut self, at: Micros, flow: usize, generation: u32) {
         // A number that did not fit would be armed for nobody: no flow table comes near.
