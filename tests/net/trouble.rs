@@ -6,7 +6,8 @@ use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::faults::{Freeze, Link, freeze, freeze_fuse, lose};
 use crate::lab::peers::Client;
-use crate::lab::{Family, Host, counters};
+use crate::lab::upload::Upload;
+use crate::lab::{Family, Host, counters, wait_for};
 use crate::turn;
 
 #[test]
@@ -87,6 +88,44 @@ fn a_frozen_replica_holds_the_client_up_for_no_longer_than_its_timeout() {
     cluster.assert_identical(&[0, 1], &["PUT 1".to_owned()]);
     assert_eq!(engine.counter("takeovers"), 0, "the original is alive");
     assert_ne!(engine.machine_state(2), "up");
+    cluster.assert_no_resets();
+}
+
+/// A replica dies in the middle of an upload that takes all it can get: the client's pace is what it was before, once the replica is out.
+#[test]
+fn an_upload_is_as_fast_as_before_once_a_dead_replica_is_out() {
+    const SPAN: Duration = Duration::from_millis(400);
+    const KEPT: f64 = 0.9;
+    let _turn = turn();
+    let cluster = Cluster::new(3);
+    let engine = cluster.engine(Family::V4, &[]);
+    let psc = cluster.lab.psc(Family::V4, PORT);
+    let fuse = freeze_fuse(cluster.lab.machine(2), Freeze::Mute);
+    let paces = |upload: &mut Upload| {
+        let mut paces = [0; 5].map(|_| upload.measure(SPAN, None).expect("upload"));
+        paces.sort_by(f64::total_cmp);
+        paces[2]
+    };
+    let (before, after) = cluster.lab.client().enter(|| {
+        let mut upload = Upload::open(psc).expect("connect");
+        upload.measure(SPAN, None).expect("upload");
+        let before = paces(&mut upload);
+        fuse.light();
+        wait_for("the dead replica to be out", PATIENCE, || {
+            upload.measure(SPAN / 4, None).expect("upload");
+            (engine.machine_state(2) != "up").then_some(())
+        });
+        let after = paces(&mut upload);
+        upload.finish().expect("every byte");
+        (before, after)
+    });
+    fuse.done();
+    println!("{:.1} MB/s before, {:.1} after", before / 1e6, after / 1e6);
+    assert!(
+        after >= KEPT * before,
+        "{after:.0} bytes a second after the replica's end, {before:.0} before"
+    );
+    assert_eq!(engine.counter("takeovers"), 0, "the original is alive");
     cluster.assert_no_resets();
 }
 

@@ -5,8 +5,7 @@
 //! upload that takes all of core 0 must lose what the SYNs that are let through cost; the long form reports how much, beside a flood of
 //! a closed port on the same address, which costs core 0 nothing.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -19,7 +18,8 @@ use crate::lab::cluster::{Cluster, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::pattern::Random;
 use crate::lab::peers::Client;
-use crate::lab::raw::{Forger, Gauge, unacknowledged, with_options};
+use crate::lab::raw::{Forger, Gauge, with_options};
+use crate::lab::upload::Upload;
 use crate::lab::{Family, Host, counters};
 use crate::turn;
 
@@ -109,57 +109,6 @@ fn pin(core: usize) {
     let mut set = rustix::thread::CpuSet::new();
     set.set(core);
     rustix::thread::sched_setaffinity(None, &set).expect("pin a thread");
-}
-
-/// An upload on an open connection, in spans whose goodput is measured.
-struct Upload {
-    stream: TcpStream,
-    given: u64,
-}
-
-impl Upload {
-    fn open(psc: SocketAddr) -> io::Result<Self> {
-        let mut stream = TcpStream::connect(psc)?;
-        stream.set_write_timeout(Some(Duration::from_millis(20)))?;
-        writeln!(stream, "PUT 1")?;
-        Ok(Self { stream, given: 0 })
-    }
-
-    /// Sends for `span`, at most `pace` bytes a second. Returns the bytes a second that were acknowledged, thus taken by every machine:
-    /// what was given to the kernel less what still lies in it.
-    fn measure(&mut self, span: Duration, pace: Option<u64>) -> io::Result<f64> {
-        let chunk = [7; 16 << 10];
-        let start = Instant::now();
-        let (mut given, waiting) = (0u64, unacknowledged(&self.stream)?);
-        loop {
-            let spent = start.elapsed();
-            if spent >= span {
-                break;
-            }
-            if pace.is_some_and(|pace| given as f64 >= pace as f64 * spent.as_secs_f64()) {
-                std::thread::sleep(Duration::from_micros(200)); // the pace itself, no waiting for anything
-                continue;
-            }
-            match self.stream.write(&chunk) {
-                Ok(n) => given += n as u64,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e),
-            }
-        }
-        self.given += given;
-        Ok((given + waiting).saturating_sub(unacknowledged(&self.stream)?) as f64 / start.elapsed().as_secs_f64())
-    }
-
-    /// Ends it; the service must have got every byte.
-    fn finish(mut self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)?;
-        self.stream.set_read_timeout(Some(PATIENCE))?;
-        let mut answer = String::new();
-        self.stream.read_to_string(&mut answer)?;
-        let got = answer.split(' ').next().and_then(|word| word.parse().ok());
-        assert_eq!(got, Some(self.given), "bytes that the service got: {answer:?}");
-        Ok(())
-    }
 }
 
 #[test]

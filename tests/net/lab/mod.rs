@@ -34,6 +34,7 @@ pub mod raw;
 pub mod relay;
 pub mod services;
 pub mod surroundings;
+pub mod upload;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
