@@ -11,6 +11,7 @@ mod pacer;
 mod roster;
 pub mod status;
 mod table;
+mod times;
 mod worker;
 
 use std::collections::HashMap;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::heard::LastHeard;
 use super::roster::{Roster, Service, State};
+use super::times::TimesReport;
 use super::worker::WorkerStatus;
 use crate::engine::{
     Counter, Difference, DropReason, MachineId, MachineRef, MachineStatus, Micros, SECOND, ServiceId, Stats,
@@ -268,6 +269,9 @@ pub struct QueueReport {
     pub stalled_us: Micros,
     /// Evidence lost on the way to the coordinator.
     pub notices_lost: u64,
+    /// Where the worker's time has gone.
+    #[serde(flatten)]
+    pub times: TimesReport,
 }
 
 /// What the report is put together from, besides the workers' parts.
@@ -341,6 +345,7 @@ fn queue_report(kernel: &[KernelQueue], worker: &WorkerStatus) -> QueueReport {
         stalls: worker.stalled.0,
         stalled_us: worker.stalled.1,
         notices_lost: worker.notices_lost,
+        times: worker.times.clone(),
     }
 }
 

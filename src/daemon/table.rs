@@ -129,6 +129,15 @@ fn queue_line(queue: &QueueReport) -> String {
             .filter(|(_, n)| *n > 0)
             .map(|(what, n)| format!("{n} {what}")),
     );
+    let verdict = &queue.times.verdict_ns;
+    if verdict.count > 0 {
+        let us = |ns: u64| format!("{}.{} µs", ns / 1_000, ns % 1_000 / 100);
+        parts.push(format!(
+            "verdict in {}, of 1,000 one in {}",
+            us(verdict.p50),
+            us(verdict.p999)
+        ));
+    }
     if queue.stalls > 0 {
         parts.push(format!(
             "{} for {} in all",

@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use super::heard::LastHeard;
 use super::pacer::Pacer;
+use super::times::{Times, TimesReport};
 use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
@@ -97,6 +98,8 @@ pub struct WorkerStatus {
     pub stalled: (u64, Micros),
     /// Notices that the coordinator had no room for.
     pub notices_lost: u64,
+    /// Where its time has gone.
+    pub times: TimesReport,
 }
 
 /// A worker's ends of the lines to the coordinator.
@@ -125,6 +128,7 @@ pub struct Worker<Q> {
     pacer: Pacer,
     lines: Lines,
     notices_lost: u64,
+    times: Times,
     /// Commands whose packets are not all out: number, outcome, when the first went out.
     under_way: Vec<(u64, Outcome, Micros)>,
 }
@@ -143,6 +147,7 @@ impl<Q: PacketQueue> Worker<Q> {
             pacer,
             lines,
             notices_lost: 0,
+            times: Times::new(),
             under_way: Vec::new(),
         }
     }
@@ -194,17 +199,28 @@ impl<Q: PacketQueue> Worker<Q> {
     fn take_packets(&mut self, most: usize) -> anyhow::Result<()> {
         for _ in 0..most {
             let Self {
-                queue, engine, pacer, ..
+                queue,
+                engine,
+                pacer,
+                times,
+                ..
             } = self;
             let mut spoke = None;
+            let mut arrived = None;
             let taken = queue.receive(&mut |meta, packet| {
-                let now = clock::now();
+                let start = clock::nanos();
+                let now = clock::micros(start);
                 let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
+                times.engine.note(clock::nanos().saturating_sub(start));
+                arrived = Some(start);
                 let accepts = verdict != Verdict::Drop(DropReason::ProbeRefused);
                 let answers = engine.probe_age().map(|age| (age, accepts));
                 spoke = engine.heard().map(|machine| (now, machine, answers));
                 verdict
             });
+            if let Some(start) = arrived {
+                times.verdict.note(clock::nanos().saturating_sub(start));
+            }
             if let Some((at, machine, answers)) = spoke {
                 self.lines.heard.note(machine, at);
                 if let Some((age, accepts)) = answers {
@@ -227,10 +243,13 @@ impl<Q: PacketQueue> Worker<Q> {
 
     /// The work that no verdict waits for; then what the engine noticed goes to the coordinator.
     fn catch_up(&mut self) {
-        let now = clock::now();
+        let start = clock::nanos();
+        let now = clock::micros(start);
         self.engine
             .poll_part(self.pacer.engine_time(now), &mut self.outbox, PART);
-        self.flush();
+        if self.flush() {
+            self.times.deferred.note(clock::nanos().saturating_sub(start));
+        }
         self.report_commands();
         let mut noticed = false;
         while let Some(event) = self.engine.take_event() {
@@ -268,11 +287,14 @@ impl<Q: PacketQueue> Worker<Q> {
         }
     }
 
-    fn flush(&mut self) {
-        if !self.outbox.is_empty() {
+    /// Sends what is in the outbox; returns whether there was anything.
+    fn flush(&mut self) -> bool {
+        let any = !self.outbox.is_empty();
+        if any {
             self.injector.send(&self.outbox);
             self.outbox.clear();
         }
+        any
     }
 
     /// Carries out all orders; returns whether to go on.
@@ -324,6 +346,7 @@ impl<Q: PacketQueue> Worker<Q> {
             inject: *self.injector.counters(),
             stalled: self.pacer.stalled(),
             notices_lost: self.notices_lost,
+            times: self.times.report(),
         }
     }
 }

@@ -7,13 +7,28 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::Micros;
 
+/// A time in nanoseconds: what the stages of a worker take is measured in them.
+pub type Nanos = u64;
+
 /// Microseconds since an origin of the kernel's choice (boot). Never runs backwards; stands still while the host sleeps.
 #[must_use]
 pub fn now() -> Micros {
+    micros(nanos())
+}
+
+/// The same in nanoseconds.
+#[must_use]
+pub fn nanos() -> Nanos {
     let t = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(t.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(t.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// What [`now`] would have said when [`nanos`] said that.
+#[must_use]
+pub fn micros(nanos: Nanos) -> Micros {
+    nanos / 1_000
 }
 
 /// From now until `deadline`: zero if it has passed, `None` (wait for ever) without a deadline.
