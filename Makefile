@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt bench-failover bench-fastest failover-picture load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench-rtt bench-engine bench-failover bench-fastest failover-picture load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -64,6 +64,9 @@ fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wi
 
 bench-rtt: deps ## round trips, routed against Relevo [ROUNDS=11] [SECONDS=1] [WAYS=...]; result in bench-results
 	$(CARGO) bench --locked --bench rtt
+
+bench-engine: ## the pure engine: time and allocations a packet and a takeover, against the last run on this machine
+	@$(CARGO) bench --locked --bench engine
 
 bench-failover: ## what a failure costs the clients [RUNS=5] [KINDS=...] [FLOWS=...] [PARTS=...]; result in bench-results
 	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,link-down] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
