@@ -43,6 +43,8 @@ pub struct Context {
     pub down: Vec<Vec<bool>>,
     /// By service and machine: until when new clients do not wait for it, since one has waited in vain (R15).
     pub slow: Vec<Vec<Micros>>,
+    /// By service and machine: when the coordinator was last told that it ends connections (R11).
+    ends_told: Vec<Vec<Option<Micros>>>,
     /// By service: who serves new flows.
     pub current: Vec<MachineId>,
     /// By service: flows that have moved by plan since the coordinator was last told.
@@ -74,6 +76,7 @@ impl Context {
                 .iter()
                 .map(|s| vec![Diverged::default(); s.machines.len()])
                 .collect(),
+            ends_told: spec.services.iter().map(|s| vec![None; s.machines.len()]).collect(),
             current: spec.services.iter().map(|_| MachineId(0)).collect(),
             moved: vec![0; spec.services.len()],
             spec,
@@ -178,6 +181,17 @@ impl Context {
             machine: MachineRef { service, machine },
             reason,
         });
+    }
+
+    /// The original has ended a connection, and nobody says the same yet: its service may have crashed, with all its connections. A probe
+    /// tells sooner than the vote. Connections that end are an everyday thing, so that is said once in `probe_interval`.
+    pub fn suspect_end(&mut self, now: Micros, service: ServiceId, machine: MachineId) {
+        let interval = self.service(service).detect.probe_interval;
+        let told = &mut self.ends_told[usize::from(service.0)][usize::from(machine.0)];
+        if told.is_none_or(|told| now >= told + interval) {
+            *told = Some(now);
+            self.suspect(service, machine, Reason::Vote);
+        }
     }
 
     /// All shards are to take this machine out.

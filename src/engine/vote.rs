@@ -12,6 +12,7 @@
 //! - A RST fences the original at once. A replica's RST within `vote` of it, before or after, confirms it if both had said equally
 //!   much. Where a replica can go on, or has ended in order, the client does not lose bytes to a RST that it need not get.
 //! - Where all replicas have already said more, nobody waits.
+//! - The machine is probed when a vote is opened (R14): where its service has crashed, that is often known before the vote has ended.
 //!
 //! Nothing is held where nobody could take over. So a FIN or a RST that all machines mean reaches the client after at most `vote` for
 //! each machine that has to be asked in turn, and usually at once.
@@ -147,6 +148,7 @@ impl Flow {
             cx.stats.count(Counter::VotesConfirmed);
             return false;
         }
+        cx.suspect_end(now, self.service, self.original().machine);
         true
     }
 

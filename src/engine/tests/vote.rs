@@ -50,6 +50,8 @@ fn asked(machines: usize) -> Talk {
 fn a_rst_of_the_original_alone_is_masked_after_the_vote() {
     let mut t = asked(2);
     assert_eq!(t.machine(0, says(1, 5, RST, "")), Verdict::Drop(DropReason::Held));
+    let (machine, reason) = (machine_ref(0), Reason::Vote);
+    assert_eq!(t.engine.take_event(), Some(Event::Suspect { machine, reason }));
     t.wait(19 * MS);
     assert!(t.client_heard().is_empty());
     assert_eq!(votes(&t), [1, 0, 0, 0]);
@@ -62,12 +64,33 @@ fn a_rst_of_the_original_alone_is_masked_after_the_vote() {
         t.machine(0, says(1, 5, Flags::default(), "late")),
         Verdict::Drop(DropReason::Fenced)
     );
-    let machine = MachineRef {
-        service: ServiceId(0),
-        machine: MachineId(0),
-    };
-    let reason = Reason::Vote;
     assert_eq!(t.engine.take_event(), Some(Event::Suspect { machine, reason }));
+}
+
+#[test]
+fn who_ends_a_connection_alone_is_asked_after_at_once_but_not_again_and_again() {
+    let mut t = asked(2);
+    let (machine, reason) = (machine_ref(0), Reason::Vote);
+    t.machine(0, says(1, 5, FIN, ""));
+    assert_eq!(t.engine.take_event(), Some(Event::Suspect { machine, reason }));
+    // Its kernel goes on to reset what comes for a process that has gone.
+    t.machine(0, says(2, 5, RST, ""));
+    assert_eq!(t.engine.take_event(), None, "within probe_interval");
+    t.wait(21 * MS);
+    assert_eq!(votes(&t), [1, 0, 1, 0]);
+    assert_eq!(
+        t.engine.take_event(),
+        Some(Event::Suspect { machine, reason }),
+        "masked"
+    );
+}
+
+#[test]
+fn where_both_end_nobody_is_asked_after() {
+    let mut t = asked(2);
+    t.machine(1, says(1, 5, FIN, ""));
+    t.machine(0, says(1, 5, FIN, ""));
+    assert_eq!(t.engine.take_event(), None);
 }
 
 #[test]
