@@ -194,7 +194,12 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
         let mut engine = stage.engine(kind.config());
         for &flows in &choice.sizes {
             for run in 1..=choice.runs {
+                let log_before = engine.log().len();
                 let round = stage.round(&engine, kind, flows, false)?;
+                if !round.lost.is_empty() || round.deaths.iter().any(|death| death.takeover.is_none()) {
+                    // What went wrong is worth more than a number.
+                    eprintln!("{}", engine.log().get(log_before..).unwrap_or_default());
+                }
                 for (i, death) in round.deaths.iter().enumerate() {
                     let sight = sight::of(&round.client, death);
                     let mut line = record::death(kind, flows, death, sight);

@@ -21,7 +21,7 @@ use super::status::{Answer, Request, Sources, Status, Takeover, shard_totals};
 use super::worker::{Notice, Order, Reply, WorkerStatus};
 use crate::engine::detect::{Action, Detector};
 use crate::engine::{
-    Command, Difference, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, SECOND, ServiceId,
+    Command, Difference, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Probe, Reason, SECOND, ServiceId,
     ServiceSpec, Successor,
 };
 use crate::host::clock;
@@ -77,8 +77,6 @@ pub struct Coordinator {
     ears: Ears,
     operations: BTreeMap<u64, Operation>,
     next_number: u64,
-    /// The worker that sends the next probe.
-    next_prober: usize,
     /// What the detector was last told, in the order of [`LastHeard::iter`].
     told: Vec<Micros>,
     pauses: PauseBudget,
@@ -164,7 +162,6 @@ impl Coordinator {
             ears,
             operations: BTreeMap::new(),
             next_number: 0,
-            next_prober: 0,
             pauses: PauseBudget::default(),
             pauses_of_plans: Vec::new(),
             started: now,
@@ -268,7 +265,7 @@ impl Coordinator {
                     accepts,
                 } => {
                     self.detector.handle_probe_reply(sent, at, machine);
-                    self.detector.handle_service(at, machine, accepts);
+                    self.detector.handle_service(sent, at, machine, accepts);
                 }
                 Notice::Event {
                     at,
@@ -348,12 +345,16 @@ impl Coordinator {
         match action {
             Action::Probe { machine } => {
                 trace!(machine = ?self.roster.names(machine), "probe");
-                if let Some(addr) = self.roster.machine(machine).map(|m| m.addr) {
-                    self.pinger.ping(clock::now(), addr.ip());
-                }
-                self.next_prober = (self.next_prober + 1) % self.workers.len().max(1);
-                if let Some(post) = self.workers.get_mut(self.next_prober) {
-                    post.order(Order::Probe(machine));
+                let at = clock::now();
+                let Some(record) = self.roster.machine_mut(machine) else {
+                    return;
+                };
+                let last = record.probed_at.replace(at);
+                self.pinger.ping(at, record.addr.ip());
+                // All of a machine's by one worker, so that none overtakes the one before.
+                let prober = usize::from(machine.machine.0) % self.workers.len().max(1);
+                if let Some(post) = self.workers.get_mut(prober) {
+                    post.order(Order::Probe(Probe { machine, at, last }));
                 }
             }
             // Its host lives, and that it does is no excuse.

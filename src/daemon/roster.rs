@@ -44,6 +44,8 @@ pub struct Machine {
     pub ifindex: Option<u32>,
     /// Decided here.
     pub state: State,
+    /// When it was last probed, in host time.
+    pub probed_at: Option<Micros>,
     /// Round-trip time of the last echo in microseconds.
     pub echo_rtt: Option<Micros>,
     /// The last time that one of its connections began to differ (R17): when, in host time, and how.
@@ -188,6 +190,7 @@ impl Machine {
             addr: spec.addr,
             ifindex: spec.ifindex,
             state: State::Up,
+            probed_at: None,
             echo_rtt: None,
             diverged: None,
         }

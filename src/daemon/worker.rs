@@ -11,7 +11,9 @@ use anyhow::Context;
 use super::heard::LastHeard;
 use super::pacer::Pacer;
 use super::times::{Times, TimesReport};
-use crate::engine::{Command, DropReason, Engine, Event, MachineRef, Micros, Outbox, Outcome, ShardStatus, Verdict};
+use crate::engine::{
+    Command, DropReason, Engine, Event, MachineRef, Meta, Micros, Outbox, Outcome, Probe, ShardStatus, Verdict,
+};
 use crate::host::clock;
 use crate::host::inject::{InjectCounters, Injector};
 use crate::host::memory;
@@ -34,8 +36,8 @@ pub enum Order {
     Command(u64, Command),
     /// Report [`Reply::Status`] under this number.
     Status(u64),
-    /// Send a probe; no report.
-    Probe(MachineRef),
+    /// Send a probe; its times are host times. No report.
+    Probe(Probe),
     /// Take every packet that has arrived so far, and report [`Reply::Done`] under this number.
     Drain(u64),
     /// End.
@@ -210,7 +212,9 @@ impl<Q: PacketQueue> Worker<Q> {
             let taken = queue.receive(&mut |meta, packet| {
                 let start = clock::nanos();
                 let now = clock::micros(start);
-                let verdict = engine.handle_packet(pacer.engine_time(now), meta, packet);
+                let time = pacer.engine_time(now);
+                let behind = now.saturating_sub(time);
+                let verdict = engine.handle_packet(time, Meta { behind, ..meta }, packet);
                 times.engine.note(clock::nanos().saturating_sub(start));
                 arrived = Some(start);
                 let accepts = verdict != Verdict::Drop(DropReason::ProbeRefused);
@@ -312,8 +316,8 @@ impl<Q: PacketQueue> Worker<Q> {
         let now = self.pacer.engine_time(clock::now());
         let reply = match order {
             Order::Stop => return Ok(()),
-            Order::Probe(machine) => {
-                self.engine.probe(now, machine, &mut self.outbox);
+            Order::Probe(probe) => {
+                self.engine.probe(probe, &mut self.outbox);
                 self.flush();
                 return Ok(());
             }
@@ -359,8 +363,8 @@ mod tests {
 
     use super::*;
     use crate::engine::{
-        Checksum, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Meta,
-        Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+        Checksum, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineSpec, MaxLag, Original,
+        ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
     };
     use crate::host::queue::Ready;
 

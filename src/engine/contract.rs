@@ -1,6 +1,6 @@
 //! What the engine and its caller say to each other: a packet's circumstances and its verdict; events and commands; the state of a shard.
 
-use super::{Difference, DropReason, MachineId, MachineRef, Stats};
+use super::{Difference, DropReason, MachineId, MachineRef, Micros, Stats};
 use crate::variants::named_enum;
 use crate::wire::ChecksumMode;
 use std::net::SocketAddr;
@@ -12,6 +12,19 @@ pub struct Meta {
     pub ifindex: u32,
     /// State of its TCP checksum.
     pub checksum: Checksum,
+    /// How much later it is by the clock of [`Probe::at`] than the `now` that comes with the packet, in microseconds: what the shard has slept.
+    pub behind: Micros,
+}
+
+/// A probe that is to be sent (R14). Its times are of one clock for all shards, for any of them may hear the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// To whom.
+    pub machine: MachineRef,
+    /// Now.
+    pub at: Micros,
+    /// When the one before was sent to this machine; it may have left a half-open connection.
+    pub last: Option<Micros>,
 }
 
 /// State of a packet's TCP checksum on delivery (kernel.md: it must be whole and right on the way out).

@@ -129,6 +129,18 @@ impl Detector {
             && !watch.down
         {
             watch.suspect(now, reason);
+            if reason == Reason::Vote {
+                // Should its service refuse, it counts what the others' do: they are asked together, for answers may take their time when
+                // ten thousand connections end.
+                self.ask_others(now, machine, |_| true);
+            }
+        }
+    }
+
+    fn ask_others(&mut self, now: Micros, machine: MachineRef, which: impl Fn(&Watch) -> bool) {
+        let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
+        for other in others.filter(|w| w.machine != machine && !w.down && which(w)) {
+            other.service.ask(now);
         }
     }
 
@@ -151,16 +163,16 @@ impl Detector {
         self.handle_heard(at, machine);
     }
 
-    /// A machine's service has accepted a probe, or its host has refused it because nobody listens.
-    pub fn handle_service(&mut self, at: Micros, machine: MachineRef, accepts: bool) {
+    /// A machine's service has accepted a probe that was `sent` a time, or its host has refused it because nobody listens.
+    pub fn handle_service(&mut self, sent: Micros, at: Micros, machine: MachineRef, accepts: bool) {
         let Some(watch) = self.watch(machine).filter(|w| !w.down) else {
             return;
         };
         if accepts {
-            watch.service.accepted(at);
+            watch.service.accepted(sent);
             return;
         }
-        let refusal = watch.service.refused(at);
+        let refusal = watch.service.refused(sent);
         // Once it is plain, there is no hurry: others may accept again.
         let pause = if refusal.count >= watch.probes {
             watch.interval
@@ -170,10 +182,7 @@ impl Detector {
         watch.service.ask(at + pause);
         // Again each time, for an answer may have been lost.
         let open = |w: &Watch| w.service.refusal().is_none() && !w.service.accepts_since(refusal.since);
-        let others = self.watches.iter_mut().filter(|w| w.machine.service == machine.service);
-        for other in others.filter(|w| w.machine != machine && !w.down && open(w)) {
-            other.service.ask(at);
-        }
+        self.ask_others(at, machine, open);
     }
 
     /// A machine whose service refuses while another's accepts.

@@ -29,7 +29,7 @@ impl Engine {
         }
         self.heard = Some(id);
         let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
-            return self.stranger_machine(now, id, p);
+            return self.stranger_machine(now + meta.behind, id, p);
         };
         let Some(flow) = self.flows.get_mut(key) else {
             return Verdict::Drop(DropReason::UnknownFlow);

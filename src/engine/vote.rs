@@ -17,6 +17,7 @@
 //! Nothing is held where nobody could take over. So a FIN or a RST that all machines mean reaches the client after at most `vote` for
 //! each machine that has to be asked in turn, and usually at once.
 
+use super::Counter;
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState};
@@ -24,7 +25,6 @@ use super::pos::Pos;
 use super::rare::Resting;
 use super::spec::{MaxLag, Micros};
 use super::trail::TRAIL_TIMEOUTS;
-use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
 
 /// What the original has said that would end the flow, and nobody has confirmed yet.
@@ -292,7 +292,7 @@ impl Flow {
     pub fn mask(&mut self, cx: &mut Context, now: Micros, next: usize) {
         if self.take_vote().is_some() {
             cx.stats.count(Counter::VotesMasked);
-            cx.suspect(self.service, self.original().machine, Reason::Vote);
+            cx.suspect_end(now, self.service, self.original().machine);
         }
         self.switch(cx, now, next);
     }

@@ -1,6 +1,6 @@
 //! What stands in the middle of the network: the engine, or a plain address translator that proves the network itself.
 
-use relevo::engine::{Command, Counter, Engine, Event, MachineRef, Meta, Micros, Outbox, ShardStatus, Verdict};
+use relevo::engine::{Command, Counter, Engine, Event, MachineRef, Meta, Micros, Outbox, Probe, ShardStatus, Verdict};
 
 /// The engine's contract, as far as the simulation drives it.
 pub trait Gateway {
@@ -10,7 +10,8 @@ pub trait Gateway {
     fn take_event(&mut self) -> Option<Event>;
     fn command(&mut self, now: Micros, command: Command);
     fn heard(&self) -> Option<MachineRef>;
-    fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox);
+    fn probe_age(&self) -> Option<Micros>;
+    fn probe(&mut self, probe: Probe, out: &mut Outbox);
     fn status(&self) -> ShardStatus;
     /// Whether a replica was fed past causality (R23).
     fn has_released(&self) -> bool {
@@ -41,8 +42,11 @@ impl Gateway for Engine {
     fn heard(&self) -> Option<MachineRef> {
         Engine::heard(self)
     }
-    fn probe(&mut self, now: Micros, machine: MachineRef, out: &mut Outbox) {
-        Engine::probe(self, now, machine, out);
+    fn probe_age(&self) -> Option<Micros> {
+        Engine::probe_age(self)
+    }
+    fn probe(&mut self, probe: Probe, out: &mut Outbox) {
+        Engine::probe(self, probe, out);
     }
     fn status(&self) -> ShardStatus {
         Engine::status(self)

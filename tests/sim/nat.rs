@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use relevo::engine::{
-    Command, Counter, DropReason, EngineSpec, Event, MachineRef, Meta, Micros, Outbox, ShardStatus, Stats, Verdict,
+    Command, Counter, DropReason, EngineSpec, Event, MachineRef, Meta, Micros, Outbox, Probe, ShardStatus, Stats,
+    Verdict,
 };
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket};
 
@@ -96,7 +97,10 @@ impl Gateway for Nat {
     fn heard(&self) -> Option<MachineRef> {
         None
     }
-    fn probe(&mut self, _: Micros, _: MachineRef, _: &mut Outbox) {}
+    fn probe_age(&self) -> Option<Micros> {
+        None
+    }
+    fn probe(&mut self, _: Probe, _: &mut Outbox) {}
     fn status(&self) -> ShardStatus {
         ShardStatus {
             stats: self.stats.clone(),

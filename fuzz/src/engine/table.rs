@@ -5,7 +5,7 @@ use super::ends::End;
 use arbitrary::{Result, Unstructured};
 use relevo::engine::{
     Checksum, Command, Counter, DetectSpec, DivergePolicy, DropReason, Engine, EngineSpec, Event, Limits, MILLISECOND,
-    MachineRef, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, SECOND, ServiceSpec, SourceMode, Successor,
+    MachineRef, MachineSpec, MaxLag, Meta, Micros, Original, Outbox, Probe, SECOND, ServiceSpec, SourceMode, Successor,
     UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Parsed, Seq};
@@ -27,6 +27,7 @@ pub struct Table {
     /// The machines' ends, as they come into being: by machine and the peer that it sees.
     legs: Vec<End>,
     given: u64,
+    probed_at: [Option<Micros>; 8],
     last: Vec<u8>,
     /// `RELEVO_TRACE` is set: the play is printed.
     trace: bool,
@@ -124,6 +125,7 @@ impl Table {
             clients: (0..CLIENTS).map(client).collect(),
             legs: vec![],
             given: 0,
+            probed_at: [None; 8],
             last: vec![],
             trace: std::env::var_os("RELEVO_TRACE").is_some(),
         })
@@ -211,6 +213,7 @@ impl Table {
                 1 => Checksum::Offloaded,
                 _ => Checksum::Complete,
             },
+            ..Meta::default()
         };
         self.handle(meta, packet);
         if how & 0x40 == 0 {
@@ -318,7 +321,9 @@ impl Table {
     /// A machine is probed.
     pub fn probe(&mut self, machine: MachineRef) {
         self.out.clear();
-        self.engine.probe(self.now, machine, &mut self.out);
+        let (at, m) = (self.now, usize::from(machine.machine.0));
+        let last = self.probed_at.get_mut(m).and_then(|last| last.replace(at));
+        self.engine.probe(Probe { machine, at, last }, &mut self.out);
         self.hand_out();
     }
 

@@ -5,7 +5,7 @@ use crate::engine::spec::Micros;
 /// Probes that a service has refused in a row.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {
-    /// When it refused the first of them.
+    /// When the first of them was sent.
     pub since: Micros,
     /// How many.
     pub count: u32,
@@ -17,21 +17,23 @@ pub struct Service {
     /// It was found to hang, and nobody has been told yet.
     hangs: Option<Micros>,
     refusal: Option<Refusal>,
-    /// When it last accepted a probe.
+    /// When the last probe that it has accepted was sent.
     accepted_at: Option<Micros>,
     /// When it is to be asked whether it listens, whatever else was heard of the machine.
     ask_at: Option<Micros>,
 }
 
 impl Service {
-    /// It has accepted a probe.
-    pub fn accepted(&mut self, at: Micros) {
-        (self.accepted_at, self.refusal, self.ask_at) = (Some(at), None, None);
+    /// It has accepted a probe that was sent then. One that was sent before another which it has refused says nothing about now.
+    pub fn accepted(&mut self, sent: Micros) {
+        if self.refusal.is_none_or(|refusal| refusal.since <= sent) {
+            (self.accepted_at, self.refusal, self.ask_at) = (Some(sent), None, None);
+        }
     }
 
-    /// Its host has refused a probe because nobody listens. Returns what is held against it by now.
-    pub fn refused(&mut self, at: Micros) -> Refusal {
-        let refusal = self.refusal.get_or_insert(Refusal { since: at, count: 0 });
+    /// Its host has refused a probe, sent then, because nobody listens. Returns what is held against it by now.
+    pub fn refused(&mut self, sent: Micros) -> Refusal {
+        let refusal = self.refusal.get_or_insert(Refusal { since: sent, count: 0 });
         refusal.count = refusal.count.saturating_add(1);
         *refusal
     }
@@ -60,7 +62,7 @@ impl Service {
         self.refusal
     }
 
-    /// It has accepted a probe since then, and refused none after that.
+    /// It has accepted a probe that was sent since then, and refused none after that.
     pub fn accepts_since(&self, then: Micros) -> bool {
         self.refusal.is_none() && self.accepted_at.is_some_and(|at| at >= then)
     }

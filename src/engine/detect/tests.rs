@@ -201,15 +201,15 @@ fn pair() -> (Detector, MachineRef) {
 #[test]
 fn a_service_that_refuses_while_another_accepts_is_down() {
     let (mut d, b) = pair();
-    d.handle_service(110 * MS, A, false);
+    d.handle_service(110 * MS, 110 * MS, A, false);
     // The other one is asked at once; the one that refused, again and again.
     assert_eq!(d.poll(110 * MS), Some(Action::Probe { machine: b }));
-    d.handle_service(110 * MS + 100, b, true);
+    d.handle_service(110 * MS + 100, 110 * MS + 100, b, true);
     for at in [112, 114] {
         assert_eq!(d.poll(at * MS), Some(Action::Probe { machine: A }), "at {at} ms");
         assert_eq!(d.poll(at * MS), None);
         d.handle_heard(at * MS, A);
-        d.handle_service(at * MS, A, false);
+        d.handle_service(at * MS, at * MS, A, false);
     }
     let down = Action::Down {
         machine: A,
@@ -219,19 +219,60 @@ fn a_service_that_refuses_while_another_accepts_is_down() {
     assert_eq!((d.poll(114 * MS), d.poll(114 * MS)), (Some(down), None));
 }
 
+/// Ten thousand connections of a crashed service end, and the answers to probes wait behind all that: what was asked counts, not when it was heard.
+#[test]
+fn answers_that_come_late_say_when_they_were_asked_for() {
+    let (mut d, b) = pair();
+    d.handle_suspect(110 * MS, A, Reason::Vote);
+    let asked: Vec<_> = std::iter::from_fn(|| d.poll(110 * MS)).collect();
+    assert_eq!(asked, [A, b].map(|machine| Action::Probe { machine }), "both, together");
+    // Connections go on to end.
+    for at in 111..160 {
+        for machine in [A, b] {
+            d.handle_heard(at * MS, machine);
+        }
+        while d.poll(at * MS).is_some() {}
+    }
+    // The other one's answer to the first probe says nothing about later.
+    d.handle_service(109 * MS, 160 * MS, b, true);
+    for sent in [110, 112, 115] {
+        d.handle_service(sent * MS, 161 * MS, A, false);
+    }
+    assert!(!matches!(d.poll(161 * MS), Some(Action::Down { .. })));
+    d.handle_service(110 * MS, 162 * MS, b, true);
+    let down = Action::Down {
+        machine: A,
+        reason: Reason::Refused,
+        suspected_at: 110 * MS,
+    };
+    assert!(std::iter::from_fn(|| d.poll(162 * MS)).any(|action| action == down));
+}
+
+#[test]
+fn an_answer_that_was_overtaken_by_a_refusal_is_no_service() {
+    let (mut d, b) = pair();
+    d.handle_service(110 * MS, 111 * MS, A, false);
+    d.handle_service(109 * MS, 112 * MS, A, true);
+    d.handle_service(112 * MS, 112 * MS, b, true);
+    for sent in [113, 116] {
+        d.handle_service(sent * MS, sent * MS, A, false);
+    }
+    assert!(matches!(d.poll(116 * MS), Some(Action::Down { machine: A, .. })));
+}
+
 #[test]
 fn a_service_that_is_closed_everywhere_is_nobodys_fault() {
     let (mut d, b) = pair();
     for at in [110, 112, 114, 116, 118] {
         for machine in [A, b] {
             d.handle_heard(at * MS, machine);
-            d.handle_service(at * MS, machine, false);
+            d.handle_service(at * MS, at * MS, machine, false);
         }
         let asked: Vec<_> = std::iter::from_fn(|| d.poll(at * MS)).collect();
         assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
     }
     // When one is back, the other one is not.
-    d.handle_service(120 * MS, b, true);
+    d.handle_service(120 * MS, 120 * MS, b, true);
     assert!(matches!(
         d.poll(120 * MS),
         Some(Action::Down {
@@ -245,12 +286,12 @@ fn a_service_that_is_closed_everywhere_is_nobodys_fault() {
 #[test]
 fn one_acceptance_ends_the_suspicion() {
     let (mut d, b) = pair();
-    d.handle_service(110 * MS, A, false);
-    d.handle_service(110 * MS, b, true);
-    d.handle_service(111 * MS, A, true);
-    d.handle_service(112 * MS, A, false);
-    d.handle_service(113 * MS, A, false);
-    d.handle_service(113 * MS, b, true);
+    d.handle_service(110 * MS, 110 * MS, A, false);
+    d.handle_service(110 * MS, 110 * MS, b, true);
+    d.handle_service(111 * MS, 111 * MS, A, true);
+    d.handle_service(112 * MS, 112 * MS, A, false);
+    d.handle_service(113 * MS, 113 * MS, A, false);
+    d.handle_service(113 * MS, 113 * MS, b, true);
     let asked: Vec<_> = std::iter::from_fn(|| d.poll(113 * MS)).collect();
     assert!(asked.iter().all(|a| matches!(a, Action::Probe { .. })), "{asked:?}");
 }
@@ -262,13 +303,13 @@ fn whether_the_others_accept_is_asked_until_one_has_answered() {
     for at in [110, 112, 114].map(|at| at * MS) {
         d.handle_heard(at, A);
         d.handle_heard(at, b);
-        d.handle_service(at, A, false);
+        d.handle_service(at, at, A, false);
         assert!(
             asked(&mut d, at).contains(&Action::Probe { machine: b }),
             "the last answer was lost"
         );
     }
-    d.handle_service(115 * MS, b, true);
+    d.handle_service(115 * MS, 115 * MS, b, true);
     assert!(matches!(
         d.poll(115 * MS),
         Some(Action::Down {

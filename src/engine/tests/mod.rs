@@ -13,6 +13,7 @@ mod handover;
 mod hang;
 mod hostile;
 mod pressure;
+mod probe;
 mod replication;
 mod rules;
 mod takeover;

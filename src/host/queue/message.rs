@@ -74,6 +74,7 @@ impl From<Told> for Meta {
         Self {
             ifindex: told.ifindex,
             checksum: told.checksum,
+            ..Self::default()
         }
     }
 }

@@ -88,6 +88,7 @@ impl PacketQueue for NfqQueue {
         let meta = Meta {
             ifindex: message.get_indev(),
             checksum: checksum_state(&message),
+            ..Meta::default()
         };
         let verdict = if message.get_original_len() > message.get_payload().len() {
             self.counters.truncated += 1;

@@ -2,7 +2,7 @@
 //! rest, as the daemon does.
 
 use relevo::engine::detect::{Action, Detector};
-use relevo::engine::{Checksum, DropReason, Event, Meta, Reason, Verdict};
+use relevo::engine::{Checksum, DropReason, Event, Meta, Probe, Reason, Verdict};
 
 use super::World;
 use super::queue::Happening;
@@ -43,9 +43,15 @@ impl<G: Gateway> World<G> {
         let ifindex = if from_machine { MACHINE_IFINDEX } else { CLIENT_IFINDEX };
         let length = bytes.len();
         let skipped = self.engine.skipped();
-        let verdict = self
-            .engine
-            .handle_packet(self.now, Meta { ifindex, checksum }, &mut bytes);
+        let verdict = self.engine.handle_packet(
+            self.now,
+            Meta {
+                ifindex,
+                checksum,
+                ..Meta::default()
+            },
+            &mut bytes,
+        );
         self.summary.packets += 1;
         if from_machine && self.engine.skipped() > skipped {
             self.observer.skipped(host, &before);
@@ -67,9 +73,10 @@ impl<G: Gateway> World<G> {
                 "heard {machine:?}"
             );
             detector.handle_heard(self.now, machine);
+            let sent = self.now.saturating_sub(self.engine.probe_age().unwrap_or(0));
             match verdict {
-                Verdict::Drop(DropReason::ProbeReply) => detector.handle_service(self.now, machine, true),
-                Verdict::Drop(DropReason::ProbeRefused) => detector.handle_service(self.now, machine, false),
+                Verdict::Drop(DropReason::ProbeReply) => detector.handle_service(sent, self.now, machine, true),
+                Verdict::Drop(DropReason::ProbeRefused) => detector.handle_service(sent, self.now, machine, false),
                 _ => {}
             }
         }
@@ -180,7 +187,9 @@ impl<G: Gateway> World<G> {
                 again = true;
                 match action {
                     Action::Probe { machine } => {
-                        self.engine.probe(self.now, machine, &mut self.outbox);
+                        let (at, m) = (self.now, usize::from(machine.machine.0));
+                        let last = self.probed_at[m].replace(at);
+                        self.engine.probe(Probe { machine, at, last }, &mut self.outbox);
                         self.send_outbox()?;
                     }
                     Action::Down { machine, reason, .. } => self.declared_dead(machine, reason)?,

@@ -66,6 +66,8 @@ pub struct World<G> {
     differing: Vec<(IpAddr, u16)>,
     engine: G,
     detector: Option<Detector>,
+    /// By machine: when it was last probed.
+    probed_at: Vec<Option<Micros>>,
     outbox: Outbox,
     observer: Observer,
     pub trace: Trace,
@@ -142,6 +144,7 @@ impl<G: Gateway> World<G> {
                 .collect(),
             stopped: vec![false; n],
             frozen_at: vec![None; n],
+            probed_at: vec![None; n],
             ever_frozen: vec![false; n],
             stalled_until: 0,
             hosts,
