@@ -198,10 +198,9 @@ impl Flow {
 
     /// Another leg takes the place of leg `old` (R12): what the client has had so far were the old one's words.
     pub fn note_switch(&mut self, old: usize) {
-        let (sent, given) = (
-            words_end(self.legs[old].sent, self.legs[old].fin),
-            words_end(self.client.sent, self.fin),
-        );
+        let given = words_end(self.client.sent, self.fin);
+        // What was lost on the way here is still to be said, and compared.
+        let sent = words_end(self.legs[old].sent, self.legs[old].fin).min(given);
         let Some(compare) = &mut self.compare else { return };
         let side = &mut compare.sides[old];
         // What it had yet to say of one before it will not be compared with that any more.

@@ -320,7 +320,7 @@ impl Flow {
         if index == self.original && self.state == FlowState::Open {
             // It took over before the client had proved itself, and lost the packet that did. The client has had another machine's SYN/ACK, and
             // need not say anything again: the engine does.
-            leg.relay(now);
+            leg.relay(now, self.client.sent);
         }
         leg.ack_due = true;
         leg.sender.on_sign_of_life(now);

@@ -232,14 +232,15 @@ impl Leg {
         client_acked.min(self.sent).max(self.told)
     }
     /// The engine speaks to the machine as to a replica (R3), and keeps what it says from here on (R9): what it said as original was
-    /// passed on, and would be a hole before it.
-    pub fn relay(&mut self, now: Micros) {
+    /// passed on, up to `given` (v), and would be a hole before it. What lies beyond was lost on the way to the engine, may end in a FIN that
+    /// nobody knows of, and will be said again.
+    pub fn relay(&mut self, now: Micros, given: Pos) {
         if self.mode == Mode::Direct {
             self.mode = Mode::Relayed;
             self.sender.take_over(now);
             self.progress_at = now;
         }
-        let said = words_end(self.sent, self.fin);
+        let said = words_end(self.sent.min(given), self.fin);
         if self.cache.next() < said {
             self.cache.advance(said);
         }

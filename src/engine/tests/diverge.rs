@@ -474,3 +474,23 @@ fn what_is_given_out_of_a_cache_after_a_rest_is_compared() {
     );
     assert_eq!(counts(&t), [1, 0, 1, 0, 0]);
 }
+
+#[test]
+fn a_fin_that_was_lost_on_the_way_here_is_no_byte_too_many() {
+    let mut spec = spec(2);
+    spec.services[0].detect.vote = 0;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(2);
+    t.client(words(1, 1, b"GET a\r\n"));
+    // "abc" and the FIN are lost; what comes after them tells only how far the original has sent.
+    says(&mut t, 0, 5, b"");
+    let to = machine_ref(1);
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+    t.poll();
+    says(&mut t, 1, 1, b"abc");
+    ends(&mut t, 1, 4);
+    says(&mut t, 0, 1, b"abc");
+    ends(&mut t, 0, 4);
+    client_acks(&mut t, 5);
+    assert_eq!((counts(&t), events(&mut t)), ([0; 5], vec![]));
+}
