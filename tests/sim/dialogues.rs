@@ -354,3 +354,14 @@ fn seeds_that_once_failed_are_clean() {
         passes(&format!("old seed {seed}"), Scenario::as_of_old(seed));
     }
 }
+
+#[test]
+fn seeds_that_failed_since_are_clean() {
+    let seeds = [
+        (5_073_176, "the lost FIN of an original that is replaced"),
+        (5_076_544, "the lost FIN of an original that is replaced"),
+    ];
+    for (seed, why) in seeds {
+        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
+    }
+}
