@@ -170,8 +170,10 @@ impl Observer {
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        let ended = leg.fin.is_some();
+        let (ended, sent) = (leg.fin.is_some(), leg.sent);
         leg.hear(p, isn, fin, kept);
+        leg.said_at = if leg.sent > sent { now } else { leg.said_at };
+        leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));

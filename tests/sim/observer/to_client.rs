@@ -109,8 +109,9 @@ impl Observer {
                 "a packet of machine {m}, but the original is {original}"
             );
         }
-        // R11: where a machine could have gone on, its word stands against an original that has failed.
-        let ends = lived.is_none() && self.passes_an_end(f, p, cause);
+        // R11: where a machine could have gone on, its word stands against an original that has failed, if it says anything.
+        let unmasked = lived.is_none() || self.are_silent_on(now, f, p);
+        let ends = unmasked && self.passes_an_end(f, p, cause);
         if ends && p.has(RST) {
             return Ok(());
         }
