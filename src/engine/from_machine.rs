@@ -164,7 +164,8 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        if let Some(fin) = self.fin {
+        // Words that end there are no FIN.
+        if let Some(fin) = self.fin.filter(|_| seg.v == seg.end || p.flags.contains(Flags::FIN)) {
             self.note_fin(fin);
         }
     }

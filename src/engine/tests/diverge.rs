@@ -494,3 +494,31 @@ fn a_fin_that_was_lost_on_the_way_here_is_no_byte_too_many() {
     client_acks(&mut t, 5);
     assert_eq!((counts(&t), events(&mut t)), ([0; 5], vec![]));
 }
+
+#[test]
+fn one_that_says_more_is_heard_though_its_words_were_lost() {
+    // "abcd" and the FIN in one piece, or the last byte alone, and what comes after it.
+    for words_of_its_own in [&b""[..], b"d"] {
+        let mut spec = spec(2);
+        spec.services[0].detect.vote = 0;
+        let mut t = Talk::with(spec, true);
+        t.shake_hands(2);
+        t.client(words(1, 1, b"GET a\r\n"));
+        says(&mut t, 0, 1, b"abc");
+        ends(&mut t, 0, 4);
+        says(&mut t, 1, 4, words_of_its_own);
+        says(&mut t, 1, 6, b"");
+        t.client(Say {
+            flags: Flags::FIN,
+            ..ack(8, 5)
+        });
+        t.hush();
+        assert_eq!(t.machine(1, ack(6, 9)), Verdict::Drop(DropReason::Replica));
+        t.machine(0, ack(5, 9));
+        assert_eq!(
+            short(&t.client_heard()),
+            [(5, Some(9), "")],
+            "nobody is waited for (R4)"
+        );
+    }
+}
