@@ -522,3 +522,18 @@ fn one_that_says_more_is_heard_though_its_words_were_lost() {
         );
     }
 }
+
+#[test]
+fn the_keep_alive_of_a_new_original_is_no_word() {
+    let mut t = asked(3, DivergePolicy::Warn);
+    says(&mut t, 0, 1, b"ab");
+    says(&mut t, 2, 1, b"ab");
+    client_acks(&mut t, 3);
+    // The replica has said the same, whose last byte was lost, and has heard that it arrived.
+    says(&mut t, 1, 1, b"a");
+    says(&mut t, 1, 3, b"");
+    down(&mut t, 0);
+    assert_eq!(t.machine_heard(1).last().and_then(|h| h.ack), Some(3));
+    says(&mut t, 1, 2, b"\0");
+    assert_eq!((counts(&t)[..3].to_vec(), events(&mut t)), (vec![0; 3], vec![]));
+}
