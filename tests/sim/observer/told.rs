@@ -70,7 +70,8 @@ impl Observer {
             flow.takeovers += 1;
             flow.settled = false;
             // Of the fastest it can't be said who is the original, before or after.
-            if !self.fastest {
+            // The same plan again, before it was carried out, is one move.
+            if !self.fastest && flow.heirs.last() != Some(&m) {
                 flow.heirs.push(m);
             }
         }
