@@ -367,6 +367,7 @@ fn seeds_that_failed_since_are_clean() {
         (7_262_037, "a replica that says more, whose words were lost"),
         (11_136_789, "the keep-alive of a new original"),
         (11_102_113, "the same move planned twice"),
+        (11_170_213, "all who could vote trail"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
