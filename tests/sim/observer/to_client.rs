@@ -36,6 +36,8 @@ impl Observer {
             };
             return ((None, None), stray);
         };
+        // A reset is looked at as the newer one's: its client must not take it for its own.
+        let f = if p.has(RST) { f } else { self.answered(f, p) };
         self.note_trailing(now, f);
         let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)

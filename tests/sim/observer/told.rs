@@ -79,7 +79,7 @@ impl Observer {
 
     /// Some of machine `m`'s output, in the flow that `p` belongs to, did not fit the engine's memory.
     pub fn skipped(&mut self, m: usize, p: &Packet) {
-        if let Some(f) = self.by_peer(p.dst, p.dport)
+        if let Some(f) = self.by_peer(m, p.dst, p.dport)
             && let Some(leg) = &mut self.flows[f].legs[m]
             && let Some(isn) = leg.isn
         {
