@@ -3,7 +3,7 @@
 use super::Counter;
 use super::context::{Answer, Context};
 use super::flow::{Flow, FlowState};
-use super::leg::{LegState, Mode};
+use super::leg::{Leg, LegState, Mode};
 use super::outbox::Outbox;
 use super::pos::Pos;
 use super::spec::Micros;
@@ -51,11 +51,13 @@ impl Flow {
         }
     }
 
-    /// The client was sent a FIN at `fin`. What a machine has sent beyond the end of the conversation can only be its FIN, even if that packet
-    /// was lost: the client has another machine's, so this one will not be asked to repeat it.
+    /// The client was sent a FIN at `fin`. What a machine has sent at the end of the conversation can only be its FIN, even if that packet
+    /// was lost: the client has another machine's, so this one will not be asked to repeat it. But one that has sent more than that says
+    /// something of another length (R17), and ends elsewhere.
     pub fn note_fin(&mut self, fin: Pos) {
         self.fin = Some(fin);
-        for leg in self.legs.iter_mut().filter(|l| l.sent > fin) {
+        let ended = |leg: &&mut Leg| leg.sent == fin + 1 && leg.cache.next() <= fin;
+        for leg in self.legs.iter_mut().filter(ended) {
             leg.fin = leg.fin.or(Some(fin));
         }
     }

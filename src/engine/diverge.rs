@@ -119,7 +119,9 @@ impl Flow {
         let Some(mut compare) = self.compare.take() else {
             return;
         };
-        if at < compare.own_from && self.legs[self.original].mode == Mode::Relayed {
+        let end = at + span(bytes.len());
+        let relayed = self.legs[self.original].mode == Mode::Relayed;
+        if at < compare.own_from && relayed && !self.legs[self.original].is_garbage(end, bytes.len()) {
             // It took over, and says what the client has had of another: that is compared, too.
             let known = bytes.len().min(length(compare.own_from - at));
             let leg = &mut self.legs[self.original];
@@ -198,10 +200,9 @@ impl Flow {
 
     /// Another leg takes the place of leg `old` (R12): what the client has had so far were the old one's words.
     pub fn note_switch(&mut self, old: usize) {
-        let (sent, given) = (
-            words_end(self.legs[old].sent, self.legs[old].fin),
-            words_end(self.client.sent, self.fin),
-        );
+        let given = words_end(self.client.sent, self.fin);
+        // What was lost on the way here is still to be said, and compared.
+        let sent = words_end(self.legs[old].sent, self.legs[old].fin).min(given);
         let Some(compare) = &mut self.compare else { return };
         let side = &mut compare.sides[old];
         // What it had yet to say of one before it will not be compared with that any more.
@@ -232,13 +233,11 @@ impl Flow {
         }
     }
 
-    /// Whether output of the replica `index` in a segment from `at` up to `end` is to be cached: for a takeover (R9), or to be compared.
+    /// Whether output of the replica `index` in a segment up to `end` is to be cached: for a takeover (R9), or to be compared.
     #[must_use]
-    pub fn keeps_output(&self, cx: &Context, index: usize, (at, end): (Pos, Pos), len: usize) -> bool {
+    pub fn keeps_output(&self, cx: &Context, index: usize, end: Pos, len: usize) -> bool {
         let leg = &self.legs[index];
-        // RFC 9293 section 3.8.4: the garbage byte of a keep-alive.
-        let garbage = len == 1 && (end <= leg.told || leg.fin.is_some_and(|fin| at >= fin));
-        if len == 0 || garbage {
+        if len == 0 || leg.is_garbage(end, len) {
             return false;
         }
         let compared = cx.compares(self.service) && self.is_comparable() && (self.compare.is_some() || !self.is_over());

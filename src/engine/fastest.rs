@@ -77,9 +77,10 @@ impl Flow {
     /// Another machine has said up to `end`. The client's next packets would tell the original of bytes that it has not sent, and ask what it
     /// is not ready for (R23): the engine speaks to it until it is level.
     fn beat_original(&mut self, now: Micros, end: Pos) {
+        let given = self.client.sent;
         let leg = self.original_mut();
         if leg.mode == Mode::Direct && leg.is_open() && leg.sent < end && !mutant::is(Mutation::BeatenStaysDirect) {
-            leg.relay(now);
+            leg.relay(now, given);
         }
     }
 

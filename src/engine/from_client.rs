@@ -126,8 +126,9 @@ impl Flow {
         if seg.v > c.sent || seg.v < c.acked - c.largest_window || (seg.v < 1) {
             return Place::Impossible;
         }
-        // One byte more is a window probe of the old kind (RFC 9293 section 3.8.6.1), one unit of the scale is rounding.
-        let slack = 1 + (1 << self.promise.wscale.unwrap_or(0));
+        // One byte more is a window probe of the old kind (RFC 9293 section 3.8.6.1); less than a unit of the scale is rounding (RFC 7323
+        // section 2.4).
+        let slack = 1 << self.promise.wscale.unwrap_or(0);
         let beyond_fin = self.buffer.fin().is_some_and(|fin| seg.end > fin + 1);
         if seg.u > c.edge_out + slack || seg.end > c.edge_out + slack || beyond_fin {
             return Place::Impossible;

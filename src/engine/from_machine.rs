@@ -164,7 +164,8 @@ impl Flow {
         if let Some(ts) = p.options.timestamps {
             leg.note_ts(ts.val);
         }
-        if let Some(fin) = self.fin {
+        // Words that end there are no FIN.
+        if let Some(fin) = self.fin.filter(|_| seg.v == seg.end || p.flags.contains(Flags::FIN)) {
             self.note_fin(fin);
         }
     }
@@ -320,7 +321,7 @@ impl Flow {
         if index == self.original && self.state == FlowState::Open {
             // It took over before the client had proved itself, and lost the packet that did. The client has had another machine's SYN/ACK, and
             // need not say anything again: the engine does.
-            leg.relay(now);
+            leg.relay(now, self.client.sent);
         }
         leg.ack_due = true;
         leg.sender.on_sign_of_life(now);
@@ -361,7 +362,7 @@ impl Flow {
             self.note_echo(ts.ecr);
         }
         let acked = self.client.acked;
-        let keeps = self.keeps_output(cx, index, (seg.v, seg.end), p.payload_len());
+        let keeps = self.keeps_output(cx, index, seg.end, p.payload_len());
         let floor = self.cache_floor(index, acked);
         let limit = cx.spec.limits.flow_buffer;
         let leg = &mut self.legs[index];

@@ -232,14 +232,15 @@ impl Leg {
         client_acked.min(self.sent).max(self.told)
     }
     /// The engine speaks to the machine as to a replica (R3), and keeps what it says from here on (R9): what it said as original was
-    /// passed on, and would be a hole before it.
-    pub fn relay(&mut self, now: Micros) {
+    /// passed on, up to `given` (v), and would be a hole before it. What lies beyond was lost on the way to the engine, may end in a FIN that
+    /// nobody knows of, and will be said again.
+    pub fn relay(&mut self, now: Micros, given: Pos) {
         if self.mode == Mode::Direct {
             self.mode = Mode::Relayed;
             self.sender.take_over(now);
             self.progress_at = now;
         }
-        let said = words_end(self.sent, self.fin);
+        let said = words_end(self.sent.min(given), self.fin);
         if self.cache.next() < said {
             self.cache.advance(said);
         }
@@ -247,6 +248,11 @@ impl Leg {
     /// A duplicate acknowledgement of the client, `v`, is news of a loss (RFC 5681), and this machine can mend it if it was told the same.
     pub fn pass_duplicate(&mut self, v: Pos) {
         self.ack_due |= self.is_open() && v == self.told && self.sent > self.told;
+    }
+    /// RFC 9293 section 3.8.4: whether `len` bytes of payload in a segment up to `end` (v) may be the garbage byte of a keep-alive, which is no word.
+    #[must_use]
+    pub fn is_garbage(&self, end: Pos, len: usize) -> bool {
+        len == 1 && (end <= self.told || self.fin.is_some_and(|fin| end > fin))
     }
     /// Takes note of the machine's clock.
     pub fn note_ts(&mut self, val: u32) {

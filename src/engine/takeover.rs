@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
+use super::pos::words_end;
 use super::spec::{MachineId, Micros, Successor};
 use super::{Counter, Outcome};
 
@@ -154,7 +155,7 @@ impl Flow {
         let old = self.original;
         if self.legs[old].counts() {
             // A planned handover: the engine goes on speaking to the old original as to any replica.
-            self.legs[old].relay(now);
+            self.legs[old].relay(now, words_end(self.client.sent, self.fin));
         }
         self.recover_to = self.recover_to.max(self.legs[old].acked());
         self.note_switch(old);

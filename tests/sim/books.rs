@@ -223,9 +223,10 @@ impl Flow {
         unknown || self.original_has_ended()
     }
 
-    /// Machine `m` speaks to the client: it may have taken over from an original that has ended.
+    /// Machine `m` speaks to the client: it may have taken over from an original that has ended. Where it is not known who was original, it may
+    /// have been this one all along, and an heir that has ended is still to come, for an end in order forbids no planned move (R12).
     pub fn moves_on(&mut self, m: usize) {
-        if self.original != Some(m) && self.original_has_ended() {
+        if self.original.is_some_and(|original| original != m) && self.original_has_ended() {
             self.original = Some(m);
             let ended: Vec<usize> = self
                 .heirs

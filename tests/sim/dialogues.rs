@@ -354,3 +354,24 @@ fn seeds_that_once_failed_are_clean() {
         passes(&format!("old seed {seed}"), Scenario::as_of_old(seed));
     }
 }
+
+#[test]
+fn seeds_that_failed_since_are_clean() {
+    let seeds = [
+        (5_073_176, "the lost FIN of an original that is replaced"),
+        (5_076_544, "the lost FIN of an original that is replaced"),
+        (5_003_046, "a planned move behind an original that nobody knew"),
+        (3_089_731, "a failover to an original that has reset the flow"),
+        (3_072_874, "all who could vote are silent"),
+        (7_294_901, "a window probe two bytes beyond"),
+        (7_262_037, "a replica that says more, whose words were lost"),
+        (11_136_789, "the keep-alive of a new original"),
+        (11_102_113, "the same move planned twice"),
+        (11_170_213, "all who could vote trail"),
+        (7_124_360, "late packets of an older connection from the same port"),
+        (7_081_147, "both windows filled, each with a hole"),
+    ];
+    for (seed, why) in seeds {
+        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
+    }
+}

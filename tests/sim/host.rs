@@ -208,7 +208,7 @@ impl Host {
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
         let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
-        let packet = packet.map(|bytes| self.without_options(bytes));
+        let packet = packet.map(|bytes| self.quirks.within_window(self.without_options(bytes)));
         if let Some(bytes) = &packet {
             self.quirks.note_heard(bytes);
         }
@@ -399,5 +399,66 @@ fn first_isn_is_as_wished() {
         host.run(1, None).expect("nothing to go wrong");
         let syn = Packet::parse(&host.take_packet(1).expect("a SYN")).expect("whole");
         assert_eq!(syn.seq, isn);
+    }
+}
+
+/// One that has filled the window acknowledges from its right edge: see [`Quirks::within_window`].
+#[test]
+fn an_acknowledgement_at_the_edge_of_the_window_is_heard() {
+    use relevo::wire::{Flags, Options, Segment, Seq};
+    let record = crate::script::Record {
+        upload: 100,
+        reply: 10,
+        echo: false,
+        wait: false,
+        think: 0,
+    };
+    let dialogue = crate::script::Dialogue {
+        trailer: 0,
+        records: vec![record],
+        ending: crate::script::Ending::ClientCloses,
+    };
+    let script = Rc::new(vec![Script::new(1, 0, 0, &dialogue)]);
+    // A window of two kilobytes, and one that needs a scale.
+    for rx in [2_000, 262_144] {
+        let spec = HostSpec {
+            rx,
+            ..crate::scenario::plain_host(1_000)
+        };
+        let (own, server) = (([10, 0, 1, 1], 4000).into(), ([10, 0, 1, 100], 80).into());
+        let mut host = Host::new("c".into(), [10, 0, 1, 1].into(), spec, Rc::clone(&script), None, 0);
+        host.connect(server, 4000, ClientApp::new(Rc::clone(&script), 0, Pace::FAST));
+        let heard = |host: &mut Host| -> Vec<Packet> {
+            std::iter::from_fn(|| host.take_packet(1))
+                .map(|bytes| Packet::parse(&bytes).expect("whole"))
+                .collect()
+        };
+        let say = |host: &mut Host, seq: u32, ack: u32, syn: bool| {
+            let segment = Segment {
+                src: server,
+                dst: own,
+                seq: Seq(seq),
+                ack: Seq(ack),
+                flags: if syn { Flags::SYN | Flags::ACK } else { Flags::ACK },
+                window: 30_000,
+                urgent: 0,
+                options: Options {
+                    wscale: syn.then_some(0),
+                    ..Options::default()
+                },
+                payload: (&[], &[]),
+            };
+            let mut bytes = vec![0; segment.len()];
+            assert!(segment.write(&mut bytes));
+            host.run(1, Some(bytes)).expect("nothing to go wrong");
+        };
+        host.run(1, None).expect("nothing to go wrong");
+        let syn = heard(&mut host)[0];
+        say(&mut host, 7_000, syn.seq.wrapping_add(1), true);
+        let last = *heard(&mut host).last().expect("a request");
+        let edge = last.ack + (u32::from(last.win) << syn.options.scale.unwrap_or(0));
+        assert_eq!(edge, 7_001 + rx as u32, "all of the buffer is offered");
+        say(&mut host, edge, last.seq.wrapping_add(last.seq_len()), false);
+        assert!(host.describe().contains("; 0 queued to send"), "{}", host.describe());
     }
 }

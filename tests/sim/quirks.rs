@@ -18,6 +18,9 @@ struct Sent {
     /// The end of what was sent in sequence space, and whether a FIN is in it.
     end: u32,
     fin: bool,
+    /// The right edge of the window that the peer was told last, unless it is closed, and the window's scale.
+    edge: Option<u32>,
+    scale: u8,
     /// The last packet of the peer, and what it acknowledges.
     heard: Vec<u8>,
     acked: u32,
@@ -55,9 +58,34 @@ impl Quirks {
         sent.map_or(0, |s| Packet::parse(&s.heard).map_or(0, |p| p.win.into()))
     }
 
+    /// smoltcp takes a bare acknowledgement at the right edge of its window for one beyond it. By the letter it is (RFC 9293 section 3.10.7.4), but a
+    /// sender that has filled the window, and lost a segment in it, has no other number for its acknowledgements. When both sides are so far,
+    /// each is deaf to the other, and a hole is mended with one segment a timeout. Other stacks take it (Linux: beyond means after the
+    /// edge). So it gets the number before.
+    pub fn within_window(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let Ok(p) = Packet::parse(&bytes) else { return bytes };
+        let of = IpEndpoint::new(p.src.into(), p.sport);
+        let sent = self.sent.iter().find(|s| s.is(of, p.dport));
+        if p.flags == ACK && p.len == 0 && sent.is_some_and(|s| s.edge == Some(p.seq)) {
+            let ip = if p.src.is_ipv4() { 20 } else { 40 };
+            let mut tcp = TcpPacket::new_unchecked(&mut bytes[ip..]);
+            tcp.set_seq_number(TcpSeqNumber(p.seq.wrapping_sub(1) as i32));
+            tcp.fill_checksum(&p.src.into(), &p.dst.into());
+        }
+        bytes
+    }
+
     /// A packet comes in.
     pub fn note_heard(&mut self, bytes: &[u8]) {
         let Ok(p) = Packet::parse(bytes) else { return };
+        if p.has(SYN) && p.has(ACK) && p.options.scale.is_none() {
+            // RFC 7323 section 2.2: windows are scaled only if both sides have said so.
+            let of = IpEndpoint::new(p.src.into(), p.sport);
+            self.sent
+                .iter_mut()
+                .filter(|s| s.is(of, p.dport))
+                .for_each(|s| s.scale = 0);
+        }
         if p.has(RST) || p.has(SYN) || !p.has(ACK) {
             return;
         }
@@ -89,6 +117,8 @@ impl Quirks {
                 from,
                 end,
                 fin: p.has(FIN),
+                edge: None,
+                scale: p.options.scale.unwrap_or(0),
                 heard: Vec::new(),
                 acked: p.seq,
                 busy_at: now,
@@ -105,6 +135,8 @@ impl Quirks {
             tcp.fill_checksum(&p.src.into(), &p.dst.into());
         }
         sent.fin |= p.has(FIN);
+        let edge = p.ack.wrapping_add(u32::from(p.win) << sent.scale);
+        sent.edge = (p.win > 0).then_some(edge);
         // A keep-alive (smoltcp gives it the last byte before what it would send next) carries nothing that is owed, or not what is owed first.
         let first = p.seq.wrapping_sub(sent.acked) as i32 <= 0 && end.wrapping_sub(sent.acked) as i32 > 0;
         if p.seq_len() > 0 && (new || first) {

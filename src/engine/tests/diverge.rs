@@ -474,3 +474,66 @@ fn what_is_given_out_of_a_cache_after_a_rest_is_compared() {
     );
     assert_eq!(counts(&t), [1, 0, 1, 0, 0]);
 }
+
+#[test]
+fn a_fin_that_was_lost_on_the_way_here_is_no_byte_too_many() {
+    let mut spec = spec(2);
+    spec.services[0].detect.vote = 0;
+    let mut t = Talk::with(spec, true);
+    t.shake_hands(2);
+    t.client(words(1, 1, b"GET a\r\n"));
+    // "abc" and the FIN are lost; what comes after them tells only how far the original has sent.
+    says(&mut t, 0, 5, b"");
+    let to = machine_ref(1);
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+    t.poll();
+    says(&mut t, 1, 1, b"abc");
+    ends(&mut t, 1, 4);
+    says(&mut t, 0, 1, b"abc");
+    ends(&mut t, 0, 4);
+    client_acks(&mut t, 5);
+    assert_eq!((counts(&t), events(&mut t)), ([0; 5], vec![]));
+}
+
+#[test]
+fn one_that_says_more_is_heard_though_its_words_were_lost() {
+    // "abcd" and the FIN in one piece, or the last byte alone, and what comes after it.
+    for words_of_its_own in [&b""[..], b"d"] {
+        let mut spec = spec(2);
+        spec.services[0].detect.vote = 0;
+        let mut t = Talk::with(spec, true);
+        t.shake_hands(2);
+        t.client(words(1, 1, b"GET a\r\n"));
+        says(&mut t, 0, 1, b"abc");
+        ends(&mut t, 0, 4);
+        says(&mut t, 1, 4, words_of_its_own);
+        says(&mut t, 1, 6, b"");
+        t.client(Say {
+            flags: Flags::FIN,
+            ..ack(8, 5)
+        });
+        t.hush();
+        assert_eq!(t.machine(1, ack(6, 9)), Verdict::Drop(DropReason::Replica));
+        t.machine(0, ack(5, 9));
+        assert_eq!(
+            short(&t.client_heard()),
+            [(5, Some(9), "")],
+            "nobody is waited for (R4)"
+        );
+    }
+}
+
+#[test]
+fn the_keep_alive_of_a_new_original_is_no_word() {
+    let mut t = asked(3, DivergePolicy::Warn);
+    says(&mut t, 0, 1, b"ab");
+    says(&mut t, 2, 1, b"ab");
+    client_acks(&mut t, 3);
+    // The replica has said the same, whose last byte was lost, and has heard that it arrived.
+    says(&mut t, 1, 1, b"a");
+    says(&mut t, 1, 3, b"");
+    down(&mut t, 0);
+    assert_eq!(t.machine_heard(1).last().and_then(|h| h.ack), Some(3));
+    says(&mut t, 1, 2, b"\0");
+    assert_eq!((counts(&t)[..3].to_vec(), events(&mut t)), (vec![0; 3], vec![]));
+}

@@ -221,3 +221,13 @@ fn what_a_machine_sends_beyond_the_window_is_cut_off_and_taken_when_it_comes_aga
     assert_eq!((heard[0].at, heard[0].data.len()), (1_001, 200));
     assert!(heard[0].flags.contains(Flags::FIN));
 }
+
+#[test]
+fn a_window_probe_is_one_byte_and_no_more() {
+    // Without a scale there is nothing to be rounded.
+    let mut t = Talk::with(spec(1), false);
+    t.shake_hands(1);
+    let probe = |at| words(at, 1, b"?");
+    assert!(matches!(t.client(probe(1_001)), Verdict::Accept { .. }));
+    assert_eq!(t.client(probe(1_002)), Verdict::Drop(DropReason::Implausible));
+}

@@ -137,6 +137,23 @@ fn a_planned_handover_keeps_the_old_original_as_a_replica() {
 }
 
 #[test]
+fn what_was_lost_before_a_handover_is_kept_when_it_is_said_again() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"abc"));
+    t.machine(1, ack(1, 4));
+    // Its answer is lost on the way to the engine; what comes after that tells only how far it has sent.
+    t.machine(0, ack(3, 4));
+    let to = machine_ref(1);
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+    t.poll();
+    t.machine(0, words(1, 4, b"ok"));
+    t.hush();
+    // Nobody waits for the old original to say it a third time (R9).
+    down(&mut t, 1);
+    assert_eq!(short(&t.client_heard()), [(1, Some(4), "ok")]);
+}
+
+#[test]
 fn a_silent_original_is_suspected() {
     let mut t = Talk::established(2);
     t.client(words(1, 1, b"abc"));

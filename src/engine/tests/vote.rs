@@ -464,3 +464,19 @@ fn a_client_that_was_refused_once_is_served_by_the_next_machine() {
     );
     assert!(t.machine_heard(0).is_empty());
 }
+
+#[test]
+fn a_replicas_lost_fin_is_no_byte_beyond_the_originals_end() {
+    let mut t = asked(2);
+    // "42\n" and the FIN of the first original are lost on the way here.
+    t.machine(0, says(5, 5, Flags::default(), ""));
+    let to = machine_ref(1);
+    assert_eq!(t.engine.command(t.now, Command::Failover { to }).switched, 1);
+    t.poll();
+    t.machine(1, says(1, 5, FIN, "42\n"));
+    assert_eq!(votes(&t), [1, 0, 0, 0], "the first original has not been heard");
+    t.machine(0, says(1, 5, FIN, "42\n"));
+    assert_eq!(votes(&t), [1, 1, 0, 0]);
+    let fin = (4, Flags::ACK | FIN, String::new());
+    assert_eq!(client_heard(&mut t).last(), Some(&fin));
+}

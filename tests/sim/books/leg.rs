@@ -17,8 +17,11 @@ pub struct Leg {
     pub sent: u64,
     pub acked: u64,
     pub edge: u64,
-    /// Where its FIN ends, if it sent one.
+    /// When that output last grew.
+    pub said_at: Micros,
+    /// Where its FIN ends, if it sent one, and when that was first heard.
     pub fin: Option<u64>,
+    pub fin_at: Micros,
     /// The end of its output up to which nothing has been missed on the way to the engine.
     pub whole: u64,
     /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.

@@ -130,8 +130,19 @@ impl Observer {
         self.flows.iter().rposition(|f| f.client == (addr, port))
     }
 
-    fn by_peer(&self, addr: IpAddr, port: u16) -> Option<usize> {
-        self.flows.iter().rposition(|f| f.peer == Some((addr, port)))
+    /// Before its SYN is answered a client says nothing else, and is told nothing else (RFC 9293 section 3.10.7.3): what is said all the same is late,
+    /// or answers a challenge, on an older connection from the same port, which the engine may still have (R21).
+    fn answered(&self, f: usize, p: &Packet) -> usize {
+        let unanswered = self.flows[f].promise.is_none() && !p.has(SYN);
+        let older = self.flows[..f].iter().rposition(|o| o.client == self.flows[f].client);
+        older.filter(|_| unanswered).unwrap_or(f)
+    }
+
+    /// The connection of machine `m` with a peer: the latest that has a leg there. The SYN of a later one may not have reached it (R21).
+    fn by_peer(&self, m: usize, addr: IpAddr, port: u16) -> Option<usize> {
+        let of_peer = |f: &Flow| f.peer == Some((addr, port));
+        let with_leg = self.flows.iter().rposition(|f| of_peer(f) && f.legs[m].is_some());
+        with_leg.or_else(|| self.flows.iter().rposition(of_peer))
     }
 
     /// A client's packet reached the engine.
@@ -147,6 +158,7 @@ impl Observer {
             }
         }
         let Some(f) = known else { return (None, (None, None)) };
+        let f = self.answered(f, p);
         let flow = &mut self.flows[f];
         flow.hear(p);
         self.note_trailing(now, f);
@@ -160,7 +172,7 @@ impl Observer {
 
     /// A machine's packet reached the engine.
     pub fn hear_machine(&mut self, now: Micros, m: usize, p: &Packet) -> Offsets {
-        let Some(f) = self.by_peer(p.dst, p.dport) else {
+        let Some(f) = self.by_peer(m, p.dst, p.dport) else {
             return (None, None);
         };
         let flow = &mut self.flows[f];
@@ -170,8 +182,10 @@ impl Observer {
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        let ended = leg.fin.is_some();
+        let (ended, sent) = (leg.fin.is_some(), leg.sent);
         leg.hear(p, isn, fin, kept);
+        leg.said_at = if leg.sent > sent { now } else { leg.said_at };
+        leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));

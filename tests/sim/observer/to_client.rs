@@ -36,6 +36,8 @@ impl Observer {
             };
             return ((None, None), stray);
         };
+        // A reset is looked at as the newer one's: its client must not take it for its own.
+        let f = if p.has(RST) { f } else { self.answered(f, p) };
         self.note_trailing(now, f);
         let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)
@@ -109,8 +111,9 @@ impl Observer {
                 "a packet of machine {m}, but the original is {original}"
             );
         }
-        // R11: where a machine could have gone on, its word stands against an original that has failed.
-        let ends = lived.is_none() && self.passes_an_end(f, p, cause);
+        // R11: where a machine could have gone on, its word stands against an original that has failed, if it says anything.
+        let unmasked = lived.is_none() || self.are_silent_on(now, f, p);
+        let ends = unmasked && self.passes_an_end(f, p, cause);
         if ends && p.has(RST) {
             return Ok(());
         }

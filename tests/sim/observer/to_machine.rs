@@ -25,7 +25,7 @@ impl Observer {
                 .flows
                 .iter()
                 .rposition(|f| f.isn == p.seq && f.peer.is_none_or(|known| known == peer)),
-            _ => self.by_peer(p.src, p.sport),
+            _ => self.by_peer(m, p.src, p.sport),
         };
         let Some(f) = flow else {
             // A probe, or the reset of its answer.

@@ -43,13 +43,14 @@ impl Observer {
         }
     }
 
-    /// A failover was ordered: each flow may have another original now.
-    pub fn failover(&mut self) {
+    /// A failover to machine `to` was ordered: each flow may have another original now. But none moves to a machine that has reset it (R13), and
+    /// where that is the original itself, a vote is still open (R11): what the others have said waits for its end.
+    pub fn failover(&mut self, to: usize) {
         for flow in &mut self.flows {
             flow.original = None;
             flow.heirs.clear();
             flow.takeovers += 1;
-            flow.switching = true;
+            flow.switching |= !flow.legs[to].as_ref().is_some_and(|leg| leg.gone);
         }
     }
 
@@ -69,7 +70,8 @@ impl Observer {
             flow.takeovers += 1;
             flow.settled = false;
             // Of the fastest it can't be said who is the original, before or after.
-            if !self.fastest {
+            // The same plan again, before it was carried out, is one move.
+            if !self.fastest && flow.heirs.last() != Some(&m) {
                 flow.heirs.push(m);
             }
         }
@@ -77,7 +79,7 @@ impl Observer {
 
     /// Some of machine `m`'s output, in the flow that `p` belongs to, did not fit the engine's memory.
     pub fn skipped(&mut self, m: usize, p: &Packet) {
-        if let Some(f) = self.by_peer(p.dst, p.dport)
+        if let Some(f) = self.by_peer(m, p.dst, p.dport)
             && let Some(leg) = &mut self.flows[f].legs[m]
             && let Some(isn) = leg.isn
         {

@@ -9,8 +9,8 @@ use relevo::engine::Micros;
 use super::Observer;
 use crate::books::Flow;
 
-/// For so many times `replica_timeout` after it has trailed, new clients need not wait for a machine.
-const TRAIL_TIMEOUTS: u64 = 10;
+/// For so many times `replica_timeout` a trailing leg may make no progress, and new clients need not wait for a machine that has trailed.
+pub(super) const TRAIL_TIMEOUTS: u64 = 10;
 
 impl Observer {
     /// Takes note of a leg that may just have been opened: one of a slow machine trails from its beginning.

@@ -1,12 +1,13 @@
 //! What no vote can mask (R11): the service of a flow's original ends or hangs, or its stack has forgotten the flow, and no machine has lived
 //! through the flow that could say otherwise, or the original says nothing by which it could be seen (a hang without R14's `hang`, a
-//! machine that has forgotten all and is asked nothing). Such a flow is at a known limit: it is counted, and only its end is not asked; every
+//! machine that has forgotten all and is asked nothing), or all who could are silent for as long as R11 waits for them. Such a flow is at a known limit: it is counted, and only its end is not asked; every
 //! other check goes on.
 
 use std::net::IpAddr;
 
-use relevo::engine::{MachineStatus, ShardStatus};
+use relevo::engine::{MachineStatus, Micros, ShardStatus};
 
+use super::trailing::TRAIL_TIMEOUTS;
 use super::{Cause, Machine, Observer};
 use crate::books::{Flow, Leg, place};
 use crate::packet::{FIN, Packet, RST};
@@ -36,6 +37,33 @@ impl Observer {
         // The client will acknowledge it.
         flow.told.sent = flow.told.sent.max(end.unwrap_or(0));
         true
+    }
+
+    /// R11: whether the end that `p` tells was said by an original that has failed, and all that could have gone on have not come so far, and have
+    /// said nothing since, for as long as a trailing replica may make no progress (R15), or trail by now. They may hang, and the original is believed. A stack that
+    /// has lost a packet may be as silent, where its retransmission timeout (RFC 6298 section 2.4: at least a second) is longer than that.
+    pub(super) fn are_silent_on(&self, now: Micros, f: usize, p: &Packet) -> bool {
+        let flow = &self.flows[f];
+        if flow.limit {
+            // After such an end, whatever the client does not know of is answered by a reset (R19).
+            return true;
+        }
+        let Some(promise) = flow.promise.filter(|_| p.has(FIN)) else {
+            return false;
+        };
+        let end = place(p.seq, promise.isn, flow.told.sent) + i64::from(p.seq_len());
+        let patience = self.max_lag.map_or(1, |_| TRAIL_TIMEOUTS) * self.replica_timeout;
+        let of_failed = |(leg, state): (&Option<Leg>, &Machine)| {
+            let leg = leg.as_ref().filter(|l| l.fin.is_some_and(|fin| fin as i64 == end))?;
+            state.failed(flow).then_some(leg.fin_at)
+        };
+        let Some(ended_at) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
+            return false;
+        };
+        let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && leg.said_at <= ended_at && now >= ended_at + patience;
+        let trails = |leg: &Leg| (leg.sent as i64) < end && leg.trails;
+        let mut able = (0..self.state.len()).filter(|m| self.could_carry(*m, flow));
+        able.all(|m| flow.legs[m].as_ref().is_some_and(|l| silent(l) || trails(l)))
     }
 
     /// Whether the flow is at a known limit.

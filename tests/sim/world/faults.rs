@@ -110,7 +110,7 @@ impl<G: Gateway> World<G> {
                 });
                 // One that is down is not even asked, and what was planned stays planned.
                 if !self.observer.state[to].down {
-                    self.observer.failover();
+                    self.observer.failover(to);
                 }
             }
             Fault::Serve { machine } => self.command(Command::Serve {
