@@ -121,7 +121,7 @@ impl Flow {
         };
         let end = at + span(bytes.len());
         let relayed = self.legs[self.original].mode == Mode::Relayed;
-        if at < compare.own_from && relayed && !self.legs[self.original].is_garbage(end, bytes.len()) {
+        if at < compare.own_from && relayed && !self.legs[self.original].is_garbage(at, end, bytes.len()) {
             // It took over, and says what the client has had of another: that is compared, too.
             let known = bytes.len().min(length(compare.own_from - at));
             let leg = &mut self.legs[self.original];
@@ -233,11 +233,11 @@ impl Flow {
         }
     }
 
-    /// Whether output of the replica `index` in a segment up to `end` is to be cached: for a takeover (R9), or to be compared.
+    /// Whether output of the replica `index` in a segment from `at` up to `end` is to be cached: for a takeover (R9), or to be compared.
     #[must_use]
-    pub fn keeps_output(&self, cx: &Context, index: usize, end: Pos, len: usize) -> bool {
+    pub fn keeps_output(&self, cx: &Context, index: usize, (at, end): (Pos, Pos), len: usize) -> bool {
         let leg = &self.legs[index];
-        if len == 0 || leg.is_garbage(end, len) {
+        if len == 0 || leg.is_garbage(at, end, len) {
             return false;
         }
         let compared = cx.compares(self.service) && self.is_comparable() && (self.compare.is_some() || !self.is_over());

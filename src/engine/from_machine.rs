@@ -362,7 +362,7 @@ impl Flow {
             self.note_echo(ts.ecr);
         }
         let acked = self.client.acked;
-        let keeps = self.keeps_output(cx, index, seg.end, p.payload_len());
+        let keeps = self.keeps_output(cx, index, (seg.v, seg.end), p.payload_len());
         let floor = self.cache_floor(index, acked);
         let limit = cx.spec.limits.flow_buffer;
         let leg = &mut self.legs[index];

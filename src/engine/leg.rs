@@ -249,10 +249,11 @@ impl Leg {
     pub fn pass_duplicate(&mut self, v: Pos) {
         self.ack_due |= self.is_open() && v == self.told && self.sent > self.told;
     }
-    /// RFC 9293 section 3.8.4: whether `len` bytes of payload in a segment up to `end` (v) may be the garbage byte of a keep-alive, which is no word.
+    /// RFC 9293 section 3.8.4: whether `len` bytes of payload in a segment from `at` up to `end` (v, its FIN counted) may be the garbage byte of a
+    /// keep-alive, which is no word. The last byte may come with the FIN.
     #[must_use]
-    pub fn is_garbage(&self, end: Pos, len: usize) -> bool {
-        len == 1 && (end <= self.told || self.fin.is_some_and(|fin| end > fin))
+    pub fn is_garbage(&self, at: Pos, end: Pos, len: usize) -> bool {
+        len == 1 && (end <= self.told || self.fin.is_some_and(|fin| at >= fin))
     }
     /// Takes note of the machine's clock.
     pub fn note_ts(&mut self, val: u32) {

@@ -154,6 +154,22 @@ fn what_was_lost_before_a_handover_is_kept_when_it_is_said_again() {
 }
 
 #[test]
+fn a_last_byte_that_comes_with_the_fin_is_kept() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"abc"));
+    t.machine(
+        1,
+        Say {
+            flags: Flags::FIN,
+            ..words(1, 4, b"x")
+        },
+    );
+    t.hush();
+    down(&mut t, 0);
+    assert_eq!(short(&t.client_heard()).first(), Some(&(1, Some(4), "x")));
+}
+
+#[test]
 fn a_silent_original_is_suspected() {
     let mut t = Talk::established(2);
     t.client(words(1, 1, b"abc"));

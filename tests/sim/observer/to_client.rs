@@ -36,8 +36,10 @@ impl Observer {
             };
             return ((None, None), stray);
         };
-        // A reset is looked at as the newer one's: its client must not take it for its own.
-        let f = if p.has(RST) { f } else { self.answered(f, p) };
+        // What the engine says by itself is of a connection that it still has. What a machine says on one that the engine has forgotten passes as it
+        // is, and a reset is looked at as the newer one's: its client must not take it for its own.
+        let own = cause == Cause::Engine && !p.has(RST);
+        let f = if own { self.answered(f, p) } else { f };
         self.note_trailing(now, f);
         let result = self.check_to_client(now, c, f, p, bytes, cause);
         (Self::client_offsets(&self.flows[f], p), result)
