@@ -34,6 +34,7 @@ pub const BENCH: Bench = Bench {
         Column::plain("up_retransmissions", "retransmissions of the client, a GB up", 2),
         Column::plain("down_retransmissions", "of the original, a GB down", 2),
         Column::plain("cpu_us_per_packet", "engine's CPU a packet up, µs", 2),
+        Column::plain("user_us_per_packet", "of that in user mode (coarse), µs", 2),
         Column::plain("cpu_us_per_unit", "engine's CPU a MB up, µs", 1),
         Column::plain("packets_per_unit", "packets a MB up", 2),
         Column::plain("engine_retransmissions", "engine's own retransmissions, up", 0),

@@ -31,6 +31,7 @@ pub const BENCH: Bench = Bench {
         Column::compared("per_second", "connections a second, the client closes", 0),
         Column::compared("per_second_last", "connections a second, the service closes", 0),
         Column::plain("cpu_us_per_packet", "engine's CPU a packet, µs", 2),
+        Column::plain("user_us_per_packet", "of that in user mode (coarse), µs", 2),
         Column::plain("cpu_us_per_unit", "engine's CPU a connection, µs", 1),
         Column::plain("packets_per_unit", "packets a connection", 1),
         Column::plain("trailed", "replicas that trailed", 0),

@@ -49,6 +49,8 @@ pub struct Row {
     pub way: &'static Way,
     /// In tables; the way's name, and what else tells it from other rows.
     pub name: String,
+    /// The name of the row that it is compared with.
+    pub base: String,
     /// Why there are no figures, or no more.
     pub absent: Option<String>,
     /// Each round's figure, by column.
@@ -57,10 +59,11 @@ pub struct Row {
 
 impl Row {
     /// Without figures yet.
-    pub fn new(way: &'static Way) -> Self {
+    pub fn new(way: &'static Way, base: &str) -> Self {
         Self {
             way,
             name: way.name.to_owned(),
+            base: base.to_owned(),
             absent: None,
             rounds: BTreeMap::new(),
         }
@@ -111,9 +114,14 @@ impl Rows<'_> {
         Some(self.median(column, name)? / self.median(column, to)?)
     }
 
-    /// Least and greatest quotient of one round.
-    pub fn spread(&self, column: &str, name: &str, to: &str) -> Option<(f64, f64)> {
-        let (values, base) = (self.row(name)?.of(column)?, self.row(to)?.of(column)?);
+    /// Quotient of a row's median and its base's.
+    pub fn ratio(&self, column: &str, row: &Row) -> Option<f64> {
+        self.quotient(column, &row.name, &row.base)
+    }
+
+    /// Least and greatest quotient of one round of a row and its base.
+    pub fn spread(&self, column: &str, row: &Row) -> Option<(f64, f64)> {
+        let (values, base) = (row.of(column)?, self.row(&row.base)?.of(column)?);
         let quotients = || values.iter().zip(base).map(|(value, base)| value / base);
         Some((
             quotients().fold(f64::INFINITY, f64::min),

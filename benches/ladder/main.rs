@@ -34,6 +34,7 @@ mod plot;
 mod record;
 mod rounds;
 mod rtt;
+mod scale;
 mod server;
 mod stage;
 mod ways;
@@ -41,9 +42,23 @@ mod ways;
 use std::process::ExitCode;
 
 use lab::arguments::{list, number};
-use rounds::{Bench, Length};
+use rounds::Length;
 
-const BENCHES: [&Bench; 3] = [&rtt::BENCH, &bulk::BENCH, &conn::BENCH];
+/// A rung: its name, its rounds without `ROUNDS`, and what runs it.
+type Rung = (&'static str, u64, fn(Length, Option<&[String]>) -> anyhow::Result<()>);
+
+const RUNGS: [Rung; 4] = [
+    (rtt::BENCH.name, rtt::BENCH.rounds, |length, ways| {
+        rtt::BENCH.run(length, ways)
+    }),
+    (bulk::BENCH.name, bulk::BENCH.rounds, |length, ways| {
+        bulk::BENCH.run(length, ways)
+    }),
+    (conn::BENCH.name, conn::BENCH.rounds, |length, ways| {
+        conn::BENCH.run(length, ways)
+    }),
+    ("scale", scale::ROUNDS, scale::run),
+];
 
 fn main() -> ExitCode {
     // `cargo bench` and `cargo test --benches` pass flags of their own; only the bench itself starts its service.
@@ -67,13 +82,13 @@ fn main() -> ExitCode {
     lab::clean_up_on_interrupt();
     server::raise_descriptor_limit();
     let _awake = awake::keep_cores_awake();
-    for bench in &choice.benches {
+    for &(name, rounds, run) in &choice.rungs {
         let length = Length {
-            rounds: choice.rounds.unwrap_or(bench.rounds),
+            rounds: choice.rounds.unwrap_or(rounds),
             seconds: choice.seconds,
         };
-        if let Err(error) = bench.run(length, choice.ways.as_deref()) {
-            return fail(&format!("{}: {error:#}", bench.name));
+        if let Err(error) = run(length, choice.ways.as_deref()) {
+            return fail(&format!("{name}: {error:#}"));
         }
     }
     ExitCode::SUCCESS
@@ -85,17 +100,16 @@ fn fail(why: &str) -> ExitCode {
 }
 
 fn usage() -> String {
-    let names = |bench: &&Bench| bench.name;
     format!(
         "usage: make bench [WHAT={}] [ROUNDS=n] [SECONDS=n] [WAYS={}]; ROUNDS is a whole number from 3 up, SECONDS from 1 up",
-        BENCHES.iter().map(names).collect::<Vec<_>>().join(","),
+        RUNGS.map(|(name, ..)| name).join(","),
         ways::ALL.map(|way| way.name).join(",")
     )
 }
 
 /// What is to be run.
 struct Choice {
-    benches: Vec<&'static Bench>,
+    rungs: Vec<Rung>,
     rounds: Option<u64>,
     seconds: u64,
     ways: Option<Vec<String>>,
@@ -105,17 +119,17 @@ impl Choice {
     /// `None` if something makes no sense.
     fn of_environment() -> Option<Self> {
         let rounds = number("ROUNDS", 3, || 0)?;
-        let benches = match list("WHAT") {
-            None => BENCHES.to_vec(),
+        let rungs = match list("WHAT") {
+            None => RUNGS.to_vec(),
             Some(names) => {
-                let named = |name: &String| BENCHES.into_iter().find(|bench| bench.name == name);
+                let named = |name: &String| RUNGS.into_iter().find(|rung| rung.0 == name);
                 names.iter().map(named).collect::<Option<_>>()?
             }
         };
         let ways = list("WAYS");
         let known = |name: &String| ways::ALL.iter().any(|way| way.name == name);
         ways.iter().flatten().all(known).then_some(Self {
-            benches,
+            rungs,
             rounds: (rounds > 0).then_some(rounds),
             seconds: number("SECONDS", 1, || 1)?,
             ways,

@@ -13,11 +13,15 @@ pub const TROUBLE: [(&str, &str); 4] = [
     ("takeovers", "takeovers"),
 ];
 
+/// Of proc(5), a second (USER_HZ).
+const TICKS: f64 = 100.0;
+
 /// An engine's figures at the beginning of a measurement.
 pub struct Meter<'a> {
     engine: &'a Engine,
     status: Value,
     cpu_ns: u64,
+    user_ticks: u64,
 }
 
 impl<'a> Meter<'a> {
@@ -28,6 +32,7 @@ impl<'a> Meter<'a> {
             engine,
             status,
             cpu_ns: processor_time(engine),
+            user_ticks: user_time(engine),
         }
     }
 
@@ -35,6 +40,7 @@ impl<'a> Meter<'a> {
     /// Machines that were taken out are taken in again, for the next measurement.
     pub fn stop(self, units: f64) -> Sample {
         let us = (processor_time(self.engine) - self.cpu_ns) as f64 / 1e3;
+        let user = (user_time(self.engine) - self.user_ticks) as f64 / TICKS * 1e6;
         let status = self.engine.status();
         let since = |name: &str| {
             let count = |status: &Value| status["counters"][name].as_u64().unwrap_or(0);
@@ -42,6 +48,7 @@ impl<'a> Meter<'a> {
         };
         let mut sample = Sample::from([
             ("cpu_us_per_packet", us / since("packets_in")),
+            ("user_us_per_packet", user / since("packets_in")),
             ("cpu_us_per_unit", us / units),
             ("packets_per_unit", since("packets_in") / units),
             ("engine_retransmissions", since("retransmissions")),
@@ -61,6 +68,14 @@ impl<'a> Meter<'a> {
             }
         }
     }
+}
+
+/// utime of the process, proc(5): the 12th word after the program's name, which ends with a bracket. The kernel samples it, so it is coarse.
+fn user_time(engine: &Engine) -> u64 {
+    let path = format!("/proc/{}/stat", engine.pid().as_raw_nonzero());
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {path}: {e}"));
+    let words = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    words.skip(11).next().and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// Of all threads of the engine, in nanoseconds (schedstat, its first word; in proc(5)'s ticks a short measurement would drown).

@@ -35,8 +35,8 @@ pub fn draw(path: &Path, record: &Record<'_>) -> Result<()> {
 }
 
 fn panel(area: &Area<'_>, column: &Column, record: &Record<'_>) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let spread = |row: &Row| record.rows.spread(column.key, &row.name, record.base);
-    let quotient = |row: &Row| record.rows.quotient(column.key, &row.name, record.base);
+    let spread = |row: &Row| record.rows.spread(column.key, row);
+    let quotient = |row: &Row| record.rows.ratio(column.key, row);
     let ends = record
         .rows
         .0
@@ -46,7 +46,7 @@ fn panel(area: &Area<'_>, column: &Column, record: &Record<'_>) -> std::result::
     let x = |value: f64| LEFT + ((f64::from(RIGHT - LEFT)) * value / most) as i32;
     let title = format!(
         "{}: ratio to {}; lines: least and greatest of the rounds",
-        column.title, record.base
+        column.title, record.against
     );
     area.draw(&Text::new(title, (10, 10), ("sans-serif", 14)))?;
     let right = Pos::new(HPos::Right, VPos::Center);

@@ -30,14 +30,16 @@ pub struct Record<'a> {
     pub how: String,
     /// What was measured.
     pub columns: &'static [Column],
-    /// The row that ratios are against.
-    pub base: &'static str,
+    /// What ratios are against, for people.
+    pub against: &'static str,
     /// The figures.
     pub rows: Rows<'a>,
     /// What was to be reached.
     pub targets: Vec<Target>,
     /// More text.
     pub beside: String,
+    /// More for the JSON.
+    pub more: Value,
     /// What it does not show, beyond [`NOT_SHOWN`].
     pub not_shown: &'static str,
     /// The last line.
@@ -68,7 +70,7 @@ impl Record<'_> {
             self.peers(),
             beside(),
             self.title,
-            figures(self.columns, &self.rows, self.base),
+            figures(self.columns, &self.rows, self.against),
         );
         text += "\n## Against the targets\n\n| | reached | target | |\n|---|---|---|---|\n";
         for target in &self.targets {
@@ -110,9 +112,9 @@ impl Record<'_> {
                 .rounds
                 .iter()
                 .map(|(key, rounds)| {
-                    let spread = self.rows.spread(key, &row.name, self.base);
+                    let spread = self.rows.spread(key, row);
                     let figure = json!({
-                        "median": row.median(key), "ratio": self.rows.quotient(key, &row.name, self.base),
+                        "median": row.median(key), "ratio": self.rows.ratio(key, row),
                         "least_ratio": spread.map(|s| s.0), "greatest_ratio": spread.map(|s| s.1), "rounds": rounds,
                     });
                     ((*key).to_owned(), figure)
@@ -128,16 +130,16 @@ impl Record<'_> {
         });
         json!({
             "bench": self.bench, "date": surroundings.date, "commit": surroundings.commit, "kernel": surroundings.kernel,
-            "processor": surroundings.processor, "peers": self.peers(), "beside": beside(), "how": self.how, "base": self.base,
-            "rows": rows.collect::<Vec<_>>(), "targets": targets.collect::<Vec<_>>(),
+            "processor": surroundings.processor, "peers": self.peers(), "beside": beside(), "how": self.how, "ratios_against": self.against,
+            "rows": rows.collect::<Vec<_>>(), "targets": targets.collect::<Vec<_>>(), "more": self.more,
             "not_shown": format!("{} {NOT_SHOWN}", self.not_shown), "closing": self.closing,
         })
     }
 }
 
 /// `rtt: routed=1.00 nat=... relevo3=...`: a column's quotients to the base; `none` where there is no figure.
-pub fn closing_line(bench: &str, rows: &Rows<'_>, column: &str, shown: &[&str], base: &str) -> String {
-    let one = |name: &&str| match rows.quotient(column, name, base) {
+pub fn closing_line(bench: &str, rows: &Rows<'_>, column: &str, shown: &[&str]) -> String {
+    let one = |name: &&str| match rows.row(name).and_then(|row| rows.ratio(column, row)) {
         Some(quotient) => format!("{name}={quotient:.2}"),
         None => format!("{name}=none"),
     };
@@ -146,10 +148,10 @@ pub fn closing_line(bench: &str, rows: &Rows<'_>, column: &str, shown: &[&str], 
 }
 
 /// A table for each column that is compared, one for all others.
-pub fn figures(columns: &[Column], rows: &Rows<'_>, base: &str) -> String {
+pub fn figures(columns: &[Column], rows: &Rows<'_>, against: &str) -> String {
     let mut text = String::new();
     for column in columns.iter().filter(|column| column.compared) {
-        compared(column, rows, base, &mut text);
+        compared(column, rows, against, &mut text);
     }
     let plain: Vec<&Column> = columns.iter().filter(|column| !column.compared).collect();
     if !plain.is_empty() {
@@ -158,10 +160,10 @@ pub fn figures(columns: &[Column], rows: &Rows<'_>, base: &str) -> String {
     text
 }
 
-fn compared(column: &Column, rows: &Rows<'_>, base: &str, text: &mut String) {
+fn compared(column: &Column, rows: &Rows<'_>, against: &str, text: &mut String) {
     let _ = writeln!(
         text,
-        "| way | {} | ratio of medians to {base} | rounds' ratios, least to greatest |\n|---|---|---|---|",
+        "| way | {} | ratio of medians to {against} | rounds' ratios, least to greatest |\n|---|---|---|---|",
         column.title
     );
     for row in rows.0 {
@@ -170,10 +172,7 @@ fn compared(column: &Column, rows: &Rows<'_>, base: &str, text: &mut String) {
             (Some(why), _) => writeln!(text, "{} | | |", one_line(why)),
             (None, None) => writeln!(text, "none | | |"),
             (None, Some(value)) => {
-                let (ratio, spread) = (
-                    rows.quotient(column.key, &row.name, base),
-                    rows.spread(column.key, &row.name, base),
-                );
+                let (ratio, spread) = (rows.ratio(column.key, row), rows.spread(column.key, row));
                 let ratio = ratio.map_or("none".to_owned(), |ratio| format!("{ratio:.2}"));
                 let spread = spread.map_or("none".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"));
                 writeln!(text, "{value:.digits$} | {ratio} | {spread} |", digits = column.digits)

@@ -52,49 +52,32 @@ impl Bench {
     /// Runs it. A run of some ways only shows its figures and records none.
     pub fn run(&self, length: Length, chosen: Option<&[String]>) -> anyhow::Result<()> {
         let ways = ways::some(self.ways, chosen);
-        let Length { rounds, seconds } = length;
         if ways.is_empty() {
             println!("{}: none of its ways was chosen", self.name);
             return Ok(());
         }
-        println!(
-            "{}: {}; {rounds} rounds of {seconds} s for each of {} ways; client, engine and original on core {CORE}, replicas on core {}",
-            self.name,
-            self.what,
-            ways.len(),
-            other_core()
-        );
-        let mut stage = Stage::open(&ways, self.server);
-        for row in &stage.rows {
-            if let Some(why) = &row.absent {
-                println!("{}: {why}", row.name);
-            }
-        }
-        for round in 1..=rounds {
+        announce(self.name, self.what, length, ways.len());
+        let mut stage = Stage::open(&ways, self.server, self.base);
+        for round in 1..=length.rounds {
             let line = self.round(&mut stage, length)?;
             println!("round {round:2}:{line}");
         }
         let rows = Rows(&stage.rows);
-        let closing = record::closing_line(self.name, &rows, self.main, self.shown, self.base);
+        let closing = record::closing_line(self.name, &rows, self.main, self.shown);
         if chosen.is_some() {
             println!("{}", record::figures(self.columns, &rows, self.base));
             return Ok(());
         }
-        let how = format!(
-            "{}. {rounds} rounds of {seconds} s for each figure of each way, the ways taking turns. Client, engine or proxy, and original on core {CORE}, \
-             replicas' services and stacks on core {} (where the names end in s: on core {CORE}).",
-            self.what,
-            other_core()
-        );
         Record {
             bench: self.name,
             title: self.title,
-            how,
+            how: how(self.what, length),
             columns: self.columns,
-            base: self.base,
+            against: self.base,
             rows,
             targets: (self.targets)(&rows),
             beside: (self.beside)(&rows),
+            more: serde_json::Value::Null,
             not_shown: self.not_shown,
             closing,
         }
@@ -125,4 +108,21 @@ impl Bench {
         }
         Ok(line)
     }
+}
+
+/// Says what is about to be done.
+pub fn announce(name: &str, what: &str, Length { rounds, seconds }: Length, ways: usize) {
+    println!(
+        "{name}: {what}; {rounds} rounds of {seconds} s for each of {ways} ways; client, engine and original on core {CORE}, replicas on core {}",
+        other_core()
+    );
+}
+
+/// The same, for the record.
+pub fn how(what: &str, Length { rounds, seconds }: Length) -> String {
+    format!(
+        "{what}. {rounds} rounds of {seconds} s for each figure of each way, the ways taking turns. Client, engine or proxy, and original on core {CORE}, \
+         replicas' services and stacks on core {} (where the names end in s: on core {CORE}).",
+        other_core()
+    )
 }

@@ -55,6 +55,7 @@ pub const BENCH: Bench = Bench {
         Column::plain("p99_64_us", "64 bytes, p99, µs", 1),
         Column::plain("p99_1024_us", "1 KB, p99, µs", 1),
         Column::plain("cpu_us_per_packet", "engine's CPU a packet, µs", 2),
+        Column::plain("user_us_per_packet", "of that in user mode (coarse), µs", 2),
         Column::plain("cpu_us_per_unit", "engine's CPU a round trip, µs", 2),
         Column::plain("packets_per_unit", "packets a round trip", 2),
     ],

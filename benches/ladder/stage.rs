@@ -17,6 +17,8 @@ use crate::{floor, peers};
 
 /// Where client, engine and original run.
 pub const CORE: &str = "0";
+/// The engine's protection against SYN floods would take the connection bench for one: by default it lets 10,000 a second pass.
+const FLOOD: &str = "max_syn_rate = 1000000";
 /// How long a proxy may take to answer.
 const START: Duration = Duration::from_secs(5);
 
@@ -83,7 +85,7 @@ pub struct Stage {
 
 impl Stage {
     /// Makes the labs, starts everything, and sees that each way leads to a server. What can't be had gets a row that says why.
-    pub fn open(ways: &[&'static Way], server: Server) -> Self {
+    pub fn open(ways: &[&'static Way], server: Server, base: &str) -> Self {
         let mut stage = Self {
             sites: Vec::new(),
             rows: Vec::new(),
@@ -91,7 +93,7 @@ impl Stage {
         for kind in Kind::ALL {
             let of_kind: Vec<_> = ways.iter().copied().filter(|way| Kind::of(way) == kind).collect();
             if !of_kind.is_empty() {
-                let (site, rows) = Site::open(kind, &of_kind, server);
+                let (site, rows) = Site::open(kind, &of_kind, server, base);
                 stage.sites.push(site);
                 stage.rows.extend(rows);
             }
@@ -99,6 +101,11 @@ impl Stage {
         // In the order of the list, not of the labs.
         let place = |row: &Row| ways.iter().position(|way| *way == row.way);
         stage.rows.sort_by_key(place);
+        for row in &stage.rows {
+            if let Some(why) = &row.absent {
+                println!("{}: {why}", row.name);
+            }
+        }
         stage
     }
 
@@ -135,7 +142,7 @@ fn target(lab: &Lab, way: &Way) -> SocketAddr {
 }
 
 impl Site {
-    fn open(kind: Kind, ways: &[&'static Way], server: Server) -> (Self, Vec<Row>) {
+    fn open(kind: Kind, ways: &[&'static Way], server: Server, base: &str) -> (Self, Vec<Row>) {
         let machines = ways.iter().map(|way| way.machines()).max().unwrap_or(1);
         let lab = Lab::new(machines);
         tune(&lab, kind);
@@ -146,19 +153,15 @@ impl Site {
             _processes: start_servers(&lab, ways, server),
             lab,
         };
-        let rows = match kind {
-            Kind::Plain => site.proxies(ways),
+        let mut rows: Vec<Row> = ways.iter().map(|way| Row::new(way, base)).collect();
+        match kind {
+            Kind::Plain => site.proxies(&mut rows),
             Kind::Queued => {
-                let floor = floor::let_pass(&site.lab, ways[0].port(), CORE);
-                site._floor = Some(floor);
-                rows(ways)
+                site._floor = Some(floor::let_pass(&site.lab, ways[0].port(), CORE));
             }
-            Kind::Translated => site.translations(ways),
-            Kind::Relevo | Kind::RelevoOneCore => {
-                site.engine = Some(start_engine(&site.lab, ways));
-                rows(ways)
-            }
-        };
+            Kind::Translated => site.translations(ways, &mut rows),
+            Kind::Relevo | Kind::RelevoOneCore => site.engine = Some(start_engine(&site.lab, ways)),
+        }
         for row in rows.iter().filter(|row| row.absent.is_none()) {
             let reached = reach(&site.lab, row.way, None);
             assert!(reached.is_ok(), "{}: {reached:?}", row.way.name);
@@ -166,9 +169,8 @@ impl Site {
         (site, rows)
     }
 
-    fn proxies(&mut self, ways: &[&'static Way]) -> Vec<Row> {
-        let mut rows = rows(ways);
-        for row in &mut rows {
+    fn proxies(&mut self, rows: &mut [Row]) {
+        for row in rows {
             let By::Proxy(peer) = row.way.by else { continue };
             let (from, to) = (
                 target(&self.lab, row.way),
@@ -184,19 +186,16 @@ impl Site {
                 Err(why) => row.absent = Some(why),
             }
         }
-        rows
     }
 
-    fn translations(&mut self, ways: &[&'static Way]) -> Vec<Row> {
+    fn translations(&mut self, ways: &[&'static Way], rows: &mut [Row]) {
         translate_instead(&self.lab, &services(&self.lab, ways));
-        let mut rows = rows(ways);
-        for row in &mut rows {
+        for row in rows {
             let By::Nat { copies } = row.way.by else { continue };
             if copies > 0 {
                 row.absent = self.copies(row.way, copies).err();
             }
         }
-        rows
     }
 
     /// Has copies made, and sees that they come.
@@ -210,10 +209,6 @@ impl Site {
             _ => Ok(()),
         }
     }
-}
-
-fn rows(ways: &[&'static Way]) -> Vec<Row> {
-    ways.iter().map(|way| Row::new(way)).collect()
 }
 
 /// Sees that a connection opens; with a proxy, as soon as it listens.
@@ -247,7 +242,7 @@ fn services(lab: &Lab, ways: &[&'static Way]) -> Vec<ServiceConfig> {
 }
 
 fn start_engine(lab: &Lab, ways: &[&'static Way]) -> Engine {
-    Engine::start_by(lab, &services(lab, ways), &["taskset", "-c", CORE])
+    Engine::start_with_by(lab, FLOOD, &services(lab, ways), &["taskset", "-c", CORE])
 }
 
 /// A server for each way on the original, and on each replica.
