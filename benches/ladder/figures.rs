@@ -18,6 +18,8 @@ pub struct Column {
     pub digits: usize,
     /// Whether it is compared with the base: a table and a panel of its own.
     pub compared: bool,
+    /// Whether only Relevo has it.
+    pub of_engine: bool,
 }
 
 impl Column {
@@ -28,6 +30,15 @@ impl Column {
             title,
             digits,
             compared: true,
+            of_engine: false,
+        }
+    }
+
+    /// Only of Relevo's ways.
+    pub const fn of_engine(self) -> Self {
+        Self {
+            of_engine: true,
+            ..self
         }
     }
 
@@ -38,6 +49,7 @@ impl Column {
             title,
             digits,
             compared: false,
+            of_engine: false,
         }
     }
 }
@@ -93,6 +105,12 @@ impl Row {
 pub struct Rows<'a>(pub &'a [Row]);
 
 impl Rows<'_> {
+    /// Those that can have a column's figure.
+    pub fn with(&self, column: &Column) -> impl Iterator<Item = &Row> {
+        let of_engine = column.of_engine;
+        self.0.iter().filter(move |row| !of_engine || row.way.is_relevo())
+    }
+
     /// By name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.0.iter().find(|row| row.name == name)

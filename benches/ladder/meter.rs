@@ -74,8 +74,8 @@ impl<'a> Meter<'a> {
 fn user_time(engine: &Engine) -> u64 {
     let path = format!("/proc/{}/stat", engine.pid().as_raw_nonzero());
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("read {path}: {e}"));
-    let words = text.rsplit(')').next().unwrap_or_default().split_whitespace();
-    words.skip(11).next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    let mut words = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+    words.nth(11).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 /// Of all threads of the engine, in nanoseconds (schedstat, its first word; in proc(5)'s ticks a short measurement would drown).

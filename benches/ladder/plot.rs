@@ -23,13 +23,14 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// Draws it.
 pub fn draw(path: &Path, record: &Record<'_>) -> Result<()> {
     let compared: Vec<&Column> = record.columns.iter().filter(|column| column.compared).collect();
-    let rows = u32::try_from(record.rows.0.len())?;
-    let height = HEAD + rows * BAR + BAR / 2;
-    let panels = u32::try_from(compared.len())?;
-    let root = SVGBackend::new(path, (WIDTH, height * panels)).into_drawing_area();
+    let height = |column: &&Column| HEAD + record.rows.with(column).count() as u32 * BAR + BAR / 2;
+    let heights: Vec<u32> = compared.iter().map(height).collect();
+    let mut root = SVGBackend::new(path, (WIDTH, heights.iter().sum())).into_drawing_area();
     root.fill(&WHITE).map_err(|e| anyhow!("{e}"))?;
-    for (area, column) in root.split_evenly((compared.len(), 1)).iter().zip(compared) {
-        panel(area, column, record).map_err(|e| anyhow!("{}: {e}", column.title))?;
+    for (column, height) in compared.into_iter().zip(heights) {
+        let (area, rest) = root.split_vertically(height);
+        panel(&area, column, record).map_err(|e| anyhow!("{}: {e}", column.title))?;
+        root = rest;
     }
     root.present().map_err(|e| anyhow!("{e}"))
 }
@@ -51,7 +52,7 @@ fn panel(area: &Area<'_>, column: &Column, record: &Record<'_>) -> std::result::
     area.draw(&Text::new(title, (10, 10), ("sans-serif", 14)))?;
     let right = Pos::new(HPos::Right, VPos::Center);
     let left = Pos::new(HPos::Left, VPos::Center);
-    for (row, i) in record.rows.0.iter().zip(0..) {
+    for (row, i) in record.rows.with(column).zip(0..) {
         let (top, bottom) = ((HEAD + i * BAR + 3) as i32, (HEAD + i * BAR + BAR - 2) as i32);
         let middle = i32::midpoint(top, bottom);
         let name = TextStyle::from(("sans-serif", 12)).pos(right);
@@ -79,7 +80,10 @@ fn panel(area: &Area<'_>, column: &Column, record: &Record<'_>) -> std::result::
         let at = x(quotient.max(greatest)) + 6;
         area.draw(&Text::new(format!("{quotient:.2}"), (at, middle), style))?;
     }
-    let (top, bottom) = (HEAD as i32, (HEAD + u32::try_from(record.rows.0.len())? * BAR) as i32);
+    let (top, bottom) = (
+        HEAD as i32,
+        (HEAD + record.rows.with(column).count() as u32 * BAR) as i32,
+    );
     area.draw(&PathElement::new(
         vec![(x(1.0), top), (x(1.0), bottom)],
         RGBColor(200, 60, 60),

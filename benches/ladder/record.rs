@@ -166,7 +166,7 @@ fn compared(column: &Column, rows: &Rows<'_>, against: &str, text: &mut String) 
         "| way | {} | ratio of medians to {against} | rounds' ratios, least to greatest |\n|---|---|---|---|",
         column.title
     );
-    for row in rows.0 {
+    for row in rows.with(column) {
         let _ = write!(text, "| {}: {} | ", row.name, row.way.what);
         let _ = match (&row.absent, row.median(column.key)) {
             (Some(why), _) => writeln!(text, "{} | | |", one_line(why)),

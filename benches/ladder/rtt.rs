@@ -48,7 +48,7 @@ pub const BENCH: Bench = Bench {
     ],
     base: "routed",
     server: Server::Sockperf,
-    rounds: 7,
+    rounds: 5,
     columns: &[
         Column::compared("rtt_64_us", "64-byte round trip, median, µs", 1),
         Column::compared("rtt_1024_us", "1 KB round trip, median, µs", 1),
