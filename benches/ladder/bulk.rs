@@ -5,7 +5,8 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::client::{abort, connect, on_core};
-use crate::lab::counters::retransmissions;
+use crate::lab::Host;
+use crate::lab::counters::{lost_to, retransmissions};
 use crate::meter::Meter;
 use crate::record::{Column, Rows, Sample, Target};
 use crate::rounds::{Bench, Length, Result};
@@ -20,7 +21,7 @@ const GIGABIT: f64 = 8.0 / 1e9;
 pub const BENCH: Bench = Bench {
     name: "bulk",
     title: "Bulk transfer",
-    what: "one TCP stream up to a plain sink, then one down from a plain source",
+    what: "One TCP stream up to a plain sink, then one down from a plain source",
     ways: &[
         "routed", "queue", "nat", "dup1", "dup2", "dup3", "haproxy", "nginx", "socat", "relevo0", "relevo1", "relevo2",
         "relevo3",
@@ -32,7 +33,9 @@ pub const BENCH: Bench = Bench {
         Column::compared("up_gbps", "upload, Gb/s", 2),
         Column::compared("down_gbps", "download, Gb/s", 2),
         Column::plain("up_retransmissions", "retransmissions of the client, a GB up", 2),
+        Column::plain("up_lost", "times that something was taken for lost, a GB", 2),
         Column::plain("down_retransmissions", "of the original, a GB down", 2),
+        Column::plain("down_lost", "taken for lost, a GB down", 2),
         Column::plain("cpu_us_per_packet", "engine's CPU a packet up, µs", 2),
         Column::plain("user_us_per_packet", "of that in user mode (coarse), µs", 2),
         Column::plain("cpu_us_per_unit", "engine's CPU a MB up, µs", 1),
@@ -56,24 +59,36 @@ fn measure(stage: &Stage, way: &Way, length: Length) -> Result<Sample> {
     let (client, original) = (lab.client(), lab.machine(0));
     let length = Duration::from_secs(length.seconds);
 
-    let before = retransmissions(client);
+    let books = Books::of(client);
     let meter = stage.engine(way).map(Meter::start);
     let (bytes, time) = on_core(client, || upload(to, length)).map_err(|e| format!("upload: {e}"))?;
     sample.extend(meter.map(|meter| meter.stop(bytes / 1e6)).unwrap_or_default());
     sample.insert("up_gbps", bytes * GIGABIT / time);
-    sample.insert(
-        "up_retransmissions",
-        (retransmissions(client) - before) as f64 / (bytes / 1e9),
-    );
+    let (repeated, lost) = books.a_gigabyte(client, bytes);
+    sample.extend([("up_retransmissions", repeated), ("up_lost", lost)]);
 
-    let before = retransmissions(original);
+    let books = Books::of(original);
     let (bytes, time) = on_core(client, || download(to, length)).map_err(|e| format!("download: {e}"))?;
     sample.insert("down_gbps", bytes * GIGABIT / time);
-    sample.insert(
-        "down_retransmissions",
-        (retransmissions(original) - before) as f64 / (bytes / 1e9),
-    );
+    let (repeated, lost) = books.a_gigabyte(original, bytes);
+    sample.extend([("down_retransmissions", repeated), ("down_lost", lost)]);
     Ok(sample)
+}
+
+/// What a host has retransmitted, and how often it took something for lost. The rest are tail loss probes, which any late acknowledgement draws.
+struct Books(u64, u64);
+
+impl Books {
+    fn of(host: &Host) -> Self {
+        Self(retransmissions(host), lost_to(host))
+    }
+
+    /// Both since then, for each GB.
+    fn a_gigabyte(&self, host: &Host, bytes: f64) -> (f64, f64) {
+        let Self(repeated, lost) = Self::of(host);
+        let of_gigabyte = |count: u64| count as f64 / (bytes / 1e9);
+        (of_gigabyte(repeated - self.0), of_gigabyte(lost - self.1))
+    }
 }
 
 /// Bytes, and seconds from the first to the answer that all have come.

@@ -20,7 +20,7 @@ const THREADS: usize = 8;
 pub const BENCH: Bench = Bench {
     name: "conn",
     title: "New connections",
-    what: "connect, a question of 64 bytes, its answer, close, eight at a time",
+    what: "Connect, a question of 64 bytes, its answer, close, eight at a time",
     ways: &[
         "routed", "nat", "haproxy", "nginx", "socat", "relevo0", "relevo1", "relevo2", "relevo3",
     ],

@@ -105,10 +105,13 @@ impl Row {
 pub struct Rows<'a>(pub &'a [Row]);
 
 impl Rows<'_> {
-    /// Those that can have a column's figure.
+    /// Those that have a column's figures, and those that would if they were there.
     pub fn with(&self, column: &Column) -> impl Iterator<Item = &Row> {
-        let of_engine = column.of_engine;
-        self.0.iter().filter(move |row| !of_engine || row.way.is_relevo())
+        let &Column { key, of_engine, .. } = column;
+        let would = move |row: &Row| row.absent.is_some() && (!of_engine || row.way.is_relevo());
+        self.0
+            .iter()
+            .filter(move |row| row.rounds.contains_key(key) || would(row))
     }
 
     /// By name.

@@ -49,15 +49,15 @@ fn panel(area: &Area<'_>, column: &Column, record: &Record<'_>) -> std::result::
         "{}: ratio to {}; lines: least and greatest of the rounds",
         column.title, record.against
     );
-    area.draw(&Text::new(title, (10, 10), ("sans-serif", 14)))?;
+    area.draw(&Text::new(title, (10, 10), ("sans-serif", 18)))?;
     let right = Pos::new(HPos::Right, VPos::Center);
     let left = Pos::new(HPos::Left, VPos::Center);
     for (row, i) in record.rows.with(column).zip(0..) {
         let (top, bottom) = ((HEAD + i * BAR + 3) as i32, (HEAD + i * BAR + BAR - 2) as i32);
         let middle = i32::midpoint(top, bottom);
-        let name = TextStyle::from(("sans-serif", 12)).pos(right);
+        let name = TextStyle::from(("sans-serif", 15)).pos(right);
         area.draw(&Text::new(row.name.clone(), (LEFT - 8, middle), name))?;
-        let style = TextStyle::from(("sans-serif", 12)).pos(left);
+        let style = TextStyle::from(("sans-serif", 15)).pos(left);
         let (Some(quotient), Some((least, greatest))) = (quotient(row), spread(row)) else {
             let why = row
                 .absent
