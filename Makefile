@@ -66,7 +66,7 @@ fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wi
 define ladder
 @scripts/deps.sh test
 @scripts/deps.sh bench || echo "note: going on without what could not be installed"
-@WHAT=$(1) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) WAYS=$(WAYS) $(CARGO) bench --locked --bench ladder
+@WHAT=$(or $(1),$(WHAT)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) WAYS=$(WAYS) $(CARGO) bench --locked --bench ladder
 endef
 
 bench: ## Relevo against routing, NAT, proxies, blind copies: all of the following four; figures and plots in bench-results

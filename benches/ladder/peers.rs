@@ -116,7 +116,7 @@ pub fn copy(host: &Host, port: u16, copies: usize) -> Result<(), String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(format!(
-        "not in this kernel: {}",
+        "not in this kernel, nft says: {}",
         said.lines().next().unwrap_or("nft failed")
     ))
 }
