@@ -182,30 +182,30 @@ fn compared(column: &Column, rows: &Rows<'_>, against: &str, text: &mut String) 
     text.push('\n');
 }
 
-/// Medians; columns of what has happened now and then, their greatest value.
+/// Medians, and greatest values, for what happens now and then.
 fn others(columns: &[&Column], rows: &Rows<'_>, text: &mut String) {
-    let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
-    let _ = writeln!(
-        text,
-        "Medians of the rounds, and behind a slash the greatest.\n\n| way | {} |\n|---|{}",
-        titles.join(" | "),
-        "---|".repeat(columns.len())
-    );
+    let mut lines = String::new();
     for row in rows.0.iter().filter(|row| row.absent.is_none()) {
         let cell = |column: &&Column| {
-            let greatest = row
-                .rounds
-                .get(column.key)
-                .map(|rounds| rounds.iter().copied().fold(0.0, f64::max));
-            let both = row.median(column.key).zip(greatest);
+            let greatest = |rounds: &Vec<f64>| rounds.iter().copied().fold(0.0, f64::max);
+            let both = row.median(column.key).zip(row.rounds.get(column.key).map(greatest));
             both.map_or(String::new(), |(median, greatest)| {
                 format!("{median:.digits$} / {greatest:.digits$}", digits = column.digits)
             })
         };
         let cells: Vec<String> = columns.iter().map(cell).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
-            let _ = writeln!(text, "| {} | {} |", row.name, cells.join(" | "));
+            let _ = writeln!(lines, "| {} | {} |", row.name, cells.join(" | "));
         }
+    }
+    if !lines.is_empty() {
+        let titles: Vec<&str> = columns.iter().map(|column| column.title).collect();
+        let _ = writeln!(
+            text,
+            "Medians of the rounds, and behind a slash the greatest.\n\n| way | {} |\n|---|{}\n{lines}",
+            titles.join(" | "),
+            "---|".repeat(columns.len())
+        );
     }
 }
 
