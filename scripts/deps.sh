@@ -2,7 +2,8 @@
 # Installs what this Debian machine lacks, and says so. Nothing is done, and nothing said, if all is there.
 #
 #   scripts/deps.sh build    what the engine is built with and runs with
-#   scripts/deps.sh test     also what tests, demo and bench use
+#   scripts/deps.sh test     also what tests, demo and most benches use
+#   scripts/deps.sh bench    also the programs that the bench ladder compares with
 #   scripts/deps.sh fuzz     what the fuzzer is built with (libFuzzer is C++)
 #
 # The packages' services are not started: a policy-rc.d that forbids it is put in place for the length of the installation
@@ -11,13 +12,15 @@ set -eu
 
 build="gcc libc6-dev pkg-config libnftnl-dev libmnl-dev nftables iproute2"
 test="iptables redis-server redis-tools nginx sockperf tcpdump procps iputils-ping curl util-linux"
+bench="haproxy libnginx-mod-stream socat"
 
 case "${1-}" in
 build) wanted=$build ;;
 test) wanted="$build $test" ;;
+bench) wanted="$build $test $bench" ;;
 fuzz) wanted="$build g++" ;;
 *)
-    echo "usage: scripts/deps.sh build|test|fuzz" >&2
+    echo "usage: scripts/deps.sh build|test|bench|fuzz" >&2
     exit 2
     ;;
 esac
@@ -60,8 +63,8 @@ apt-get install -y -q --no-install-recommends $missing >/dev/null 2>&1 || {
     apt-get install -y -q --no-install-recommends $missing
 }
 case "$missing" in
-*redis-server* | *nginx*)
-    echo "note: Debian's packages enable redis-server and nginx for the next start of this machine;"
-    echo "      'systemctl disable redis-server nginx' if they are wanted for the tests only"
+*redis-server* | *nginx* | *haproxy*)
+    echo "note: Debian's packages enable redis-server, nginx and haproxy for the next start of this machine;"
+    echo "      'systemctl disable redis-server nginx haproxy' if they are wanted for tests and benches only"
     ;;
 esac

@@ -107,12 +107,17 @@ impl Engine {
 
     /// As [`Engine::start`], started by another program, for example `taskset -c 0`.
     pub fn start_by(lab: &Lab, services: &[ServiceConfig], by: &[&str]) -> Self {
-        Self::start_from(lab, &config(lab.dir(), services), by)
+        Self::start_with_by(lab, "", services, by)
     }
 
     /// As [`Engine::start`], with further lines in `[engine]`.
     pub fn start_with(lab: &Lab, engine: &str, services: &[ServiceConfig]) -> Self {
-        Self::start_from(lab, &config_with(lab.dir(), engine, services), &[])
+        Self::start_with_by(lab, engine, services, &[])
+    }
+
+    /// Both.
+    pub fn start_with_by(lab: &Lab, engine: &str, services: &[ServiceConfig], by: &[&str]) -> Self {
+        Self::start_from(lab, &config_with(lab.dir(), engine, services), by)
     }
 
     fn start_from(lab: &Lab, config: &str, by: &[&str]) -> Self {

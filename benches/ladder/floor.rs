@@ -12,7 +12,7 @@ use relevo::host::queue::{DirectQueue, PacketQueue as _, Waker};
 use relevo::wire::{Editor, Parsed};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::lab::Lab;
+use crate::lab::Lab;
 
 /// Far from the engine's.
 const QUEUE: u16 = 100;
