@@ -25,8 +25,8 @@ const FEW: usize = 10;
 const MANY: usize = 10_000;
 /// How long an engine is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(5);
-/// What belongs to an engine's start, or to what was asked, is over after this long.
-const SETTLE: Duration = Duration::from_secs(1);
+/// What belongs to an engine's start, or to what was asked, is over after this long: buffers that nobody uses are given back after a second.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long an engine may take to forget connections that were reset.
 const FORGET: Duration = Duration::from_secs(30);
 const WHAT: &str =
@@ -208,8 +208,8 @@ fn flows(engine: &Engine) -> u64 {
 /// What an engine of one service needs that has served nobody else.
 struct Alone {
     way: &'static Way,
-    /// Resident memory in KiB: before; with [`MANY`] connections, all of them open; when each has asked once.
-    resident_kib: [u64; 3],
+    /// Resident memory in KiB: before; with [`MANY`] connections, all of them open; when each has asked once; after seconds of silence.
+    resident_kib: [u64; 4],
     /// Processor time without a connection, and with all of them open and silent, in per cent of a core.
     idle: f64,
     idle_many: f64,
@@ -226,13 +226,14 @@ fn alone(way: &'static Way) -> Result<Alone> {
     std::thread::sleep(SETTLE);
     let opened = engine.resident_kib();
     on_core(client, || ask_in_turn(&mut streams, Duration::ZERO))?;
-    std::thread::sleep(SETTLE);
     let asked = engine.resident_kib();
+    std::thread::sleep(SETTLE);
     let idle_many = idleness(engine);
+    let rested = engine.resident_kib();
     streams.into_iter().for_each(abort);
     Ok(Alone {
         way,
-        resident_kib: [before, opened, asked],
+        resident_kib: [before, opened, asked, rested],
         idle,
         idle_many,
     })
@@ -246,16 +247,16 @@ fn idleness(engine: &Engine) -> f64 {
 }
 
 impl Alone {
-    /// Bytes for each connection: open, and when it has asked once.
-    fn bytes_a_connection(&self) -> [f64; 2] {
-        let [before, opened, asked] = self.resident_kib;
-        [opened, asked].map(|kib| kib.saturating_sub(before) as f64 * 1024.0 / MANY as f64)
+    /// Bytes for each connection: open, when it has asked once, and after silence.
+    fn bytes_a_connection(&self) -> [f64; 3] {
+        let [before, later @ ..] = self.resident_kib;
+        later.map(|kib| kib.saturating_sub(before) as f64 * 1024.0 / MANY as f64)
     }
 
     fn json(&self) -> Value {
         json!({
-            "way": self.way.name, "connections": MANY, "resident_kib_before_opened_asked": self.resident_kib,
-            "bytes_a_connection_opened_asked": self.bytes_a_connection(),
+            "way": self.way.name, "connections": MANY, "resident_kib_before_opened_asked_rested": self.resident_kib,
+            "bytes_a_connection_opened_asked_rested": self.bytes_a_connection(),
             "idle_cpu_percent": self.idle, "idle_cpu_percent_with_all_open": self.idle_many,
         })
     }
@@ -264,13 +265,13 @@ impl Alone {
 fn table(engines: &[Alone]) -> String {
     let mut text = String::from(
         "## Memory, and an idle engine\n\nA fresh engine each, 10,000 connections, opened, then each asks once; processor time over five seconds.\n\n\
-         | way | bytes a connection, open | when each has asked once | idle CPU, no connection | with 10,000 silent ones |\n|---|---|---|---|---|\n",
+         | way | bytes a connection, open | when each has asked once | after seven seconds of silence | idle CPU, no connection | with 10,000 silent ones |\n|---|---|---|---|---|---|\n",
     );
     for engine in engines {
-        let [opened, asked] = engine.bytes_a_connection();
+        let [opened, asked, rested] = engine.bytes_a_connection();
         let _ = writeln!(
             text,
-            "| {} | {opened:.0} | {asked:.0} | {:.2} % | {:.2} % |",
+            "| {} | {opened:.0} | {asked:.0} | {rested:.0} | {:.2} % | {:.2} % |",
             engine.way.name, engine.idle, engine.idle_many
         );
     }
