@@ -370,10 +370,7 @@ fn seeds_that_failed_since_are_clean() {
         (11_170_213, "all who could vote trail"),
         (7_124_360, "late packets of an older connection from the same port"),
         (7_081_147, "both windows filled, each with a hole"),
-        (
-            6_249,
-            "what a forgotten original says while its client begins anew from the same port",
-        ),
+        (6_249, "what a forgotten original says to a client that begins anew"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
