@@ -193,6 +193,12 @@ impl Flow {
         [own, legs, behind, shrink, vote, hang].into_iter().flatten().min()
     }
 
+    /// When the flow is to be parked, if nothing comes until then.
+    #[must_use]
+    pub fn parks_at(&self) -> Option<Micros> {
+        self.can_park().then(|| self.seen_at + SHRINK_AFTER)
+    }
+
     /// A deadline may have passed. What is to be sent follows from the next pump.
     pub fn on_timer(&mut self, cx: &mut Context, now: Micros) {
         for index in 0..self.legs.len() {

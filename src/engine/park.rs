@@ -1,0 +1,403 @@
+//! A flow at rest as a few bytes (R18: what an idle flow costs is bounded).
+//!
+//! A flow that is open, has nothing under way and has given back what only a busy one needs is *parked*: written down without its padding and
+//! its wide fields, of which most are near each other. The next packet, deadline or command that means it makes it what it was, to the
+//! bit; no rule knows of the difference.
+
+use super::diverge::Compare;
+use super::flow::{ClientSide, Flow, FlowState, Promise, SynOptions};
+use super::leg::{Leg, LegState, Mode};
+use super::pack::{Packer, Reader, Writer};
+use super::rare::Rare;
+use super::rtt::Rtt;
+use super::sendbuf::SendBuffer;
+use super::spec::{MachineId, Micros, ServiceId};
+use crate::wire::{Seq, Timestamps};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+/// A parked flow.
+#[derive(Debug, Default)]
+pub struct Parked(Box<[u8]>);
+
+/// What is asked of a parked flow, and does not wake it.
+#[derive(Clone, Copy, Debug)]
+pub struct Label {
+    /// As in [`Flow`].
+    pub generation: u32,
+    /// As in [`Flow`].
+    pub seen_at: Micros,
+    /// As in [`Flow`].
+    pub armed: Option<Micros>,
+    /// As in [`Flow`].
+    pub service: ServiceId,
+}
+
+impl Label {
+    fn pack<P: Packer>(&mut self, p: &mut P) {
+        p.small(&mut self.generation);
+        p.whole(&mut self.seen_at);
+        p.option(&mut self.armed, |p, at| p.time(at, self.seen_at));
+        p.small(&mut self.service.0);
+    }
+}
+
+impl Parked {
+    /// The flow's parked form. Call it only if [`Flow::can_park`]: what is busy would be forgotten.
+    #[must_use]
+    pub fn new(flow: &mut Flow, writer: &mut Writer) -> Self {
+        flow.pack(writer);
+        let parked = Self(writer.take());
+        debug_assert_eq!(format!("{:?}", parked.flow()), format!("{flow:?}"), "parked");
+        parked
+    }
+    /// The flow as it was.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        let mut flow = blank();
+        flow.pack(&mut Reader(&self.0));
+        flow
+    }
+    /// What can be said without making the flow anew.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        let mut label = Label {
+            generation: 0,
+            seen_at: 0,
+            armed: None,
+            service: ServiceId(0),
+        };
+        label.pack(&mut Reader(&self.0));
+        label
+    }
+}
+
+/// A flow for a [`Reader`] to set.
+fn blank() -> Flow {
+    let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    Flow {
+        service: ServiceId(0),
+        peer: nowhere,
+        state: FlowState::Open,
+        client: ClientSide {
+            addr: nowhere,
+            isn: Seq(0),
+            syn: SynOptions::default(),
+            syn_window: 0,
+            max: 0,
+            acked: 0,
+            edge: 0,
+            largest_window: 0,
+            ts_latest: None,
+            ts_recent: None,
+            challenged_at: None,
+            ack_out: 0,
+            edge_out: 0,
+            sent: 0,
+            ts_out: None,
+            ts_echo: 0,
+            ack_due: false,
+            syn_ack_due: false,
+            has_left: false,
+        },
+        promise: Promise::default(),
+        buffer: SendBuffer::default(),
+        legs: Vec::new(),
+        original: 0,
+        fin: None,
+        trial: Rare::new(),
+        fin_due: false,
+        blocks: Rare::new(),
+        behind_since: None,
+        cleared: 0,
+        seen_at: 0,
+        since: 0,
+        shrunk_at: 0,
+        dirty: false,
+        switched: false,
+        lead: MachineId(0),
+        heir: None,
+        recover_to: 0,
+        compare: None,
+        resent: 0,
+        armed: None,
+        generation: 0,
+    }
+}
+
+fn blank_leg() -> Leg {
+    Leg::new(MachineId(0), Mode::Direct, Rtt::new(0), 0)
+}
+
+impl Flow {
+    /// Whether it can be parked: nothing is under way, nobody waits for anybody, and all memory has been given back that can be.
+    #[must_use]
+    pub fn can_park(&self) -> bool {
+        let leg = |leg: &Leg| leg.state != LegState::SynSent && leg.is_at_rest();
+        self.state == FlowState::Open
+            && self.buffer.is_at_rest()
+            && self.legs.iter().all(leg)
+            && !self.trial.is_awake()
+            && !self.blocks.is_awake()
+            && self.compare.as_ref().is_none_or(|compare| compare.is_at_rest())
+            && self.behind_since.is_none()
+            && self.heir.is_none()
+            && !self.dirty
+    }
+
+    /// All that it consists of while it can be parked.
+    fn pack<P: Packer>(&mut self, p: &mut P) {
+        let Self {
+            service,
+            peer,
+            client,
+            promise,
+            buffer,
+            legs,
+            original,
+            fin,
+            fin_due,
+            cleared,
+            seen_at,
+            since,
+            shrunk_at,
+            switched,
+            lead,
+            recover_to,
+            compare,
+            resent,
+            armed,
+            generation,
+            // At rest, by `can_park`.
+            state: _,
+            trial: _,
+            blocks: _,
+            behind_since: _,
+            dirty: _,
+            heir: _,
+        } = self;
+        let mut label = Label {
+            generation: *generation,
+            seen_at: *seen_at,
+            armed: *armed,
+            service: *service,
+        };
+        label.pack(p);
+        (*generation, *seen_at) = (label.generation, label.seen_at);
+        (*armed, *service) = (label.armed, label.service);
+        // What stands still is measured from what does: the form of a flow that goes on and on takes no more than before.
+        p.time(since, 0);
+        p.time(shrunk_at, *seen_at);
+        client.pack(p, *seen_at);
+        pack_peer(p, peer, client.addr);
+        promise.pack(p);
+        buffer.pack(p, client.max);
+        p.option(fin, |p, at| p.pos(at, client.sent));
+        p.flags([fin_due, switched]);
+        p.small(cleared);
+        p.small(&mut lead.0);
+        p.pos(recover_to, 0);
+        p.pos(resent, 0);
+        p.index(original);
+        let mut count = legs.len();
+        p.index(&mut count);
+        legs.reserve_exact(count.saturating_sub(legs.len()));
+        legs.resize_with(count, blank_leg);
+        for leg in legs {
+            leg.pack(p, client, *since, *seen_at);
+        }
+        let compared = client.sent;
+        p.option(compare, |p, compare: &mut Box<Compare>| compare.pack(p, compared));
+    }
+}
+
+fn pack_address<P: Packer>(p: &mut P, address: &mut SocketAddr) {
+    let mut is_v6 = address.is_ipv6();
+    p.flags([&mut is_v6]);
+    let mut port = address.port();
+    p.small(&mut port);
+    if !is_v6 {
+        let mut bits = match address.ip() {
+            IpAddr::V4(ip) => ip.to_bits(),
+            IpAddr::V6(_) => 0,
+        };
+        p.small(&mut bits);
+        *address = SocketAddr::new(Ipv4Addr::from_bits(bits).into(), port);
+        return;
+    }
+    let (mut words, mut flow, mut scope) = match address {
+        SocketAddr::V6(v6) => (v6.ip().segments(), v6.flowinfo(), v6.scope_id()),
+        SocketAddr::V4(_) => ([0; 8], 0, 0),
+    };
+    words.iter_mut().for_each(|word| p.small(word));
+    p.small(&mut flow);
+    p.small(&mut scope);
+    *address = SocketAddrV6::new(Ipv6Addr::from(words), port, flow, scope).into();
+}
+
+/// With `source = "client"` the machines see the client's own address.
+fn pack_peer<P: Packer>(p: &mut P, peer: &mut SocketAddr, client: SocketAddr) {
+    let mut is_client = *peer == client;
+    p.flags([&mut is_client]);
+    if is_client {
+        *peer = client;
+    } else {
+        pack_address(p, peer);
+    }
+}
+
+impl ClientSide {
+    fn pack<P: Packer>(&mut self, p: &mut P, seen_at: Micros) {
+        let Self {
+            addr,
+            isn,
+            syn,
+            syn_window,
+            max,
+            acked,
+            edge,
+            largest_window,
+            ts_latest,
+            ts_recent,
+            challenged_at,
+            ack_out,
+            edge_out,
+            sent,
+            ts_out,
+            ts_echo,
+            ack_due,
+            syn_ack_due,
+            has_left,
+        } = self;
+        pack_address(p, addr);
+        p.small(&mut isn.0);
+        syn.pack(p);
+        p.small(syn_window);
+        p.far_pos(max);
+        p.pos(ack_out, *max);
+        p.pos(edge_out, *max);
+        p.far_pos(sent);
+        p.pos(acked, *sent);
+        p.pos(edge, *sent);
+        p.pos(largest_window, 0);
+        p.option(ts_latest, Packer::small);
+        p.option(ts_recent, Packer::small);
+        p.option(ts_out, Packer::small);
+        p.small(ts_echo);
+        p.option(challenged_at, |p, at| p.time(at, seen_at));
+        p.flags([ack_due, syn_ack_due, has_left]);
+    }
+}
+
+impl SynOptions {
+    fn pack<P: Packer>(&mut self, p: &mut P) {
+        let Self {
+            mss,
+            wscale,
+            sack_permitted,
+            timestamps,
+        } = self;
+        p.option(mss, Packer::small);
+        p.option(wscale, Packer::small);
+        p.flags([sack_permitted]);
+        let mut both = timestamps.map(|t| (t.val, t.ecr));
+        p.option(&mut both, |p, (val, ecr)| {
+            p.small(val);
+            p.small(ecr);
+        });
+        *timestamps = both.map(|(val, ecr)| Timestamps { val, ecr });
+    }
+}
+
+impl Promise {
+    fn pack<P: Packer>(&mut self, p: &mut P) {
+        let Self {
+            isn,
+            wscale,
+            sack,
+            timestamps,
+            mss,
+        } = self;
+        p.small(&mut isn.0);
+        p.option(wscale, Packer::small);
+        p.flags([sack, timestamps]);
+        p.small(mss);
+    }
+}
+
+impl Leg {
+    /// Nobody waits for anybody, nothing is under way and nothing kept.
+    fn is_at_rest(&self) -> bool {
+        self.sender.is_at_rest() && self.cache.is_at_rest() && !self.waits.is_awake()
+    }
+
+    /// All that it consists of while it is at rest.
+    fn pack<P: Packer>(&mut self, p: &mut P, client: &ClientSide, since: Micros, seen_at: Micros) {
+        let Self {
+            machine,
+            state,
+            mode,
+            eligible,
+            isn,
+            window_shift,
+            timestamps,
+            sent,
+            told,
+            told_edge,
+            mss,
+            fin,
+            ts_latest,
+            ts_offset,
+            sender,
+            cache,
+            largest_window,
+            ack_due,
+            work_due,
+            probe_due,
+            progress_at,
+            unbound,
+            trails,
+            relapses,
+            refused,
+            syn_sent,
+            waits: _,
+        } = self;
+        p.small(&mut machine.0);
+        pack_kind(p, state, mode);
+        p.flags([eligible, timestamps, ack_due, work_due, probe_due, unbound, trails]);
+        p.flags([refused]);
+        p.small(&mut isn.0);
+        p.small(window_shift);
+        p.pos(sent, client.sent);
+        p.pos(told, *sent);
+        p.pos(told_edge, client.edge);
+        p.small(mss);
+        p.option(fin, |p, at| p.pos(at, client.sent));
+        p.option(ts_latest, Packer::small);
+        p.option(ts_offset, Packer::small);
+        sender.pack(p, client.max);
+        cache.pack(p, client.sent);
+        p.pos(largest_window, 0);
+        p.time(progress_at, seen_at);
+        p.small(relapses);
+        p.option(syn_sent, |p, at| p.time(at, since));
+    }
+}
+
+fn pack_kind<P: Packer>(p: &mut P, state: &mut LegState, mode: &mut Mode) {
+    // Two flags for the four states.
+    let (mut late, mut odd) = match state {
+        LegState::SynSent => (false, false),
+        LegState::Open => (false, true),
+        LegState::Finished => (true, false),
+        LegState::Gone => (true, true),
+    };
+    let mut relayed = *mode == Mode::Relayed;
+    p.flags([&mut late, &mut odd, &mut relayed]);
+    *state = match (late, odd) {
+        (false, false) => LegState::SynSent,
+        (false, true) => LegState::Open,
+        (true, false) => LegState::Finished,
+        (true, true) => LegState::Gone,
+    };
+    *mode = if relayed { Mode::Relayed } else { Mode::Direct };
+}
