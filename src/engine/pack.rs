@@ -11,8 +11,21 @@ use super::spec::Micros;
 pub trait Packer: Sized {
     /// A number that takes the less the smaller it is.
     fn number(&mut self, value: &mut u64);
+    /// Bytes as they are.
+    fn bytes<const N: usize>(&mut self, value: &mut [u8; N]);
+
     /// A number that takes eight bytes: one that grows for ever, where what holds it must not.
-    fn whole(&mut self, value: &mut u64);
+    fn whole(&mut self, value: &mut u64) {
+        let mut bytes = value.to_le_bytes();
+        self.bytes(&mut bytes);
+        *value = u64::from_le_bytes(bytes);
+    }
+    /// A number that takes four bytes: a clock, or the start of a numbering, is as likely to be large as small.
+    fn word(&mut self, value: &mut u32) {
+        let mut bytes = value.to_le_bytes();
+        self.bytes(&mut bytes);
+        *value = u32::from_le_bytes(bytes);
+    }
 
     /// A number of up to 64 bits.
     fn small<T: Copy + Into<u64> + TryFrom<u64>>(&mut self, value: &mut T) {
@@ -94,8 +107,8 @@ impl Packer for Writer {
         }
         self.0.push(rest.to_le_bytes()[0]);
     }
-    fn whole(&mut self, value: &mut u64) {
-        self.0.extend(value.to_le_bytes());
+    fn bytes<const N: usize>(&mut self, value: &mut [u8; N]) {
+        self.0.extend(*value);
     }
 }
 
@@ -117,10 +130,9 @@ impl Packer for Reader<'_> {
             }
         }
     }
-    fn whole(&mut self, value: &mut u64) {
-        let (bytes, rest) = self.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        self.0 = rest;
-        *value = u64::from_le_bytes(*bytes);
+    fn bytes<const N: usize>(&mut self, value: &mut [u8; N]) {
+        let (bytes, rest) = self.0.split_first_chunk().unwrap_or((&[0; N], &[]));
+        (*value, self.0) = (*bytes, rest);
     }
 }
 
@@ -134,6 +146,7 @@ mod tests {
         number: u64,
         whole: u64,
         far: Pos,
+        word: u32,
         half: u32,
         byte: u8,
         place: usize,
@@ -148,6 +161,7 @@ mod tests {
         packer.number(&mut sample.number);
         packer.whole(&mut sample.whole);
         packer.far_pos(&mut sample.far);
+        packer.word(&mut sample.word);
         packer.small(&mut sample.half);
         packer.small(&mut sample.byte);
         packer.index(&mut sample.place);
@@ -180,9 +194,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_read_is_what_was_written(
-            number: u64, whole: u64, far: Pos, half: u32, byte: u8, place: usize, pos: Pos, time: Micros, flags: [bool; 3], some: u32, near: Pos
+            number: u64, whole: u64, far: Pos, word: u32, half: u32, byte: u8, place: usize, pos: Pos, time: Micros, flags: [bool; 3], some: u32, near: Pos
         ) {
-            let sample = Sample { number, whole, far, half, byte, place, pos, time, flags, some: Some(some), none: None };
+            let sample = Sample { number, whole, far, word, half, byte, place, pos, time, flags, some: Some(some), none: None };
             let mut writer = Writer::default();
             pack(&mut writer, &mut sample.clone(), near);
             let bytes = writer.take();

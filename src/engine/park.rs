@@ -220,18 +220,18 @@ fn pack_address<P: Packer>(p: &mut P, address: &mut SocketAddr) {
             IpAddr::V4(ip) => ip.to_bits(),
             IpAddr::V6(_) => 0,
         };
-        p.small(&mut bits);
+        p.word(&mut bits);
         *address = SocketAddr::new(Ipv4Addr::from_bits(bits).into(), port);
         return;
     }
-    let (mut words, mut flow, mut scope) = match address {
-        SocketAddr::V6(v6) => (v6.ip().segments(), v6.flowinfo(), v6.scope_id()),
-        SocketAddr::V4(_) => ([0; 8], 0, 0),
+    let (mut octets, mut flow, mut scope) = match address {
+        SocketAddr::V6(v6) => (v6.ip().octets(), v6.flowinfo(), v6.scope_id()),
+        SocketAddr::V4(_) => ([0; 16], 0, 0),
     };
-    words.iter_mut().for_each(|word| p.small(word));
+    p.bytes(&mut octets);
     p.small(&mut flow);
     p.small(&mut scope);
-    *address = SocketAddrV6::new(Ipv6Addr::from(words), port, flow, scope).into();
+    *address = SocketAddrV6::new(Ipv6Addr::from(octets), port, flow, scope).into();
 }
 
 /// With `source = "client"` the machines see the client's own address.
@@ -269,7 +269,7 @@ impl ClientSide {
             has_left,
         } = self;
         pack_address(p, addr);
-        p.small(&mut isn.0);
+        p.word(&mut isn.0);
         syn.pack(p);
         p.small(syn_window);
         p.far_pos(max);
@@ -279,10 +279,10 @@ impl ClientSide {
         p.pos(acked, *sent);
         p.pos(edge, *sent);
         p.pos(largest_window, 0);
-        p.option(ts_latest, Packer::small);
-        p.option(ts_recent, Packer::small);
-        p.option(ts_out, Packer::small);
-        p.small(ts_echo);
+        p.option(ts_latest, Packer::word);
+        p.option(ts_recent, Packer::word);
+        p.option(ts_out, Packer::word);
+        p.word(ts_echo);
         p.option(challenged_at, |p, at| p.time(at, seen_at));
         p.flags([ack_due, syn_ack_due, has_left]);
     }
@@ -301,8 +301,8 @@ impl SynOptions {
         p.flags([sack_permitted]);
         let mut both = timestamps.map(|t| (t.val, t.ecr));
         p.option(&mut both, |p, (val, ecr)| {
-            p.small(val);
-            p.small(ecr);
+            p.word(val);
+            p.word(ecr);
         });
         *timestamps = both.map(|(val, ecr)| Timestamps { val, ecr });
     }
@@ -317,7 +317,7 @@ impl Promise {
             timestamps,
             mss,
         } = self;
-        p.small(&mut isn.0);
+        p.word(&mut isn.0);
         p.option(wscale, Packer::small);
         p.flags([sack, timestamps]);
         p.small(mss);
@@ -365,15 +365,15 @@ impl Leg {
         pack_kind(p, state, mode);
         p.flags([eligible, timestamps, ack_due, work_due, probe_due, unbound, trails]);
         p.flags([refused]);
-        p.small(&mut isn.0);
+        p.word(&mut isn.0);
         p.small(window_shift);
         p.pos(sent, client.sent);
         p.pos(told, *sent);
         p.pos(told_edge, client.edge);
         p.small(mss);
         p.option(fin, |p, at| p.pos(at, client.sent));
-        p.option(ts_latest, Packer::small);
-        p.option(ts_offset, Packer::small);
+        p.option(ts_latest, Packer::word);
+        p.option(ts_offset, Packer::word);
         sender.pack(p, client.max);
         cache.pack(p, client.sent);
         p.pos(largest_window, 0);
