@@ -69,7 +69,7 @@ pub struct Supply {
 }
 
 /// What a sender remembers of what is under way; nothing, once all is acknowledged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Flight {
     dup_acks: u32,
     /// Fast recovery lasts until this position is acknowledged (RFC 6582).
@@ -164,6 +164,10 @@ impl Sender {
         }
     }
 
+    /// Gives the memory back if there is nothing to remember.
+    pub fn settle(&mut self) {
+        self.flight.settle();
+    }
     /// Nothing is under way.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {

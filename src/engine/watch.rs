@@ -193,10 +193,21 @@ impl Flow {
         [own, legs, behind, shrink, vote, hang].into_iter().flatten().min()
     }
 
-    /// When the flow is to be parked, if nothing comes until then.
+    /// When the flow is to be parked, if nothing comes until then: one that has only been opened at once, so that many that come together
+    /// are never all awake.
     #[must_use]
-    pub fn parks_at(&self) -> Option<Micros> {
-        self.can_park().then(|| self.seen_at + SHRINK_AFTER)
+    pub fn parks_at(&mut self) -> Option<Micros> {
+        let is_fresh = self.is_fresh();
+        if is_fresh {
+            self.legs.iter_mut().for_each(Leg::settle);
+        }
+        let at = if is_fresh { self.seen_at } else { self.seen_at + SHRINK_AFTER };
+        self.can_park().then_some(at)
+    }
+
+    /// Nobody has said anything yet.
+    fn is_fresh(&self) -> bool {
+        self.client.max <= 1 && self.client.sent <= 1 && self.state == FlowState::Open
     }
 
     /// A deadline may have passed. What is to be sent follows from the next pump.

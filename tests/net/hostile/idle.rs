@@ -65,11 +65,13 @@ fn idle(machines: usize) {
         let opened = began.elapsed();
         assert_eq!(engine.status()["buffered_bytes"], 0);
         let open = engine.resident_kib();
+        for i in 0..10 { println!("  {i}: {}", engine.resident_kib().saturating_sub(start) * 1_024 / flows); std::thread::sleep(Duration::from_millis(500)); }
         crowd.all(Step::Ask);
         wait_until(&engine, "the buffers to be given back", |status| {
             status["buffered_bytes"] == 0
         });
         let asked = engine.resident_kib();
+        for i in 0..10 { println!("  asked {i}: {}", engine.resident_kib().saturating_sub(start) * 1_024 / flows); std::thread::sleep(Duration::from_millis(500)); }
         crowd.all(Step::Close);
         wait_until(&engine, "all flows to be forgotten", |status| {
             of_service(status, "flows") == 0
