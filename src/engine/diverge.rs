@@ -85,7 +85,7 @@ impl Compare {
         given.pack(p, near);
         p.pos(own_from, near);
         let mut count = sides.len();
-        p.index(&mut count);
+        p.count(&mut count);
         sides.reserve_exact(count.saturating_sub(sides.len()));
         sides.resize_with(count, Side::default);
         for side in sides {

@@ -39,6 +39,10 @@ pub trait Packer: Sized {
         self.number(&mut number);
         *value = usize::try_from(number).unwrap_or(usize::MAX);
     }
+    /// How many there are of what follows.
+    fn count(&mut self, value: &mut usize) {
+        self.index(value);
+    }
     /// Up to 64 flags.
     fn flags<const N: usize>(&mut self, flags: [&mut bool; N]) {
         let mut number = flags

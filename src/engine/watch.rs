@@ -196,18 +196,21 @@ impl Flow {
     /// When the flow is to be parked, if nothing comes until then: one that has only been opened at once, so that many that come together
     /// are never all awake.
     #[must_use]
-    pub fn parks_at(&mut self) -> Option<Micros> {
-        let is_fresh = self.is_fresh();
-        if is_fresh {
-            self.legs.iter_mut().for_each(Leg::settle);
-        }
-        let at = if is_fresh { self.seen_at } else { self.seen_at + SHRINK_AFTER };
-        self.can_park().then_some(at)
+    pub fn parks_at(&self) -> Option<Micros> {
+        let wait = if self.is_fresh() { 0 } else { SHRINK_AFTER };
+        self.can_park().then(|| self.seen_at + wait)
     }
 
-    /// Nobody has said anything yet.
+    /// Gives back what the handshakes took, as soon as it says nothing any more. That is not done for a flow that works: it would be taken again.
+    pub fn settle(&mut self) {
+        if self.is_fresh() {
+            self.legs.iter_mut().for_each(Leg::settle);
+        }
+    }
+
+    /// Open, and nobody has said anything yet.
     fn is_fresh(&self) -> bool {
-        self.client.max <= 1 && self.client.sent <= 1 && self.state == FlowState::Open
+        self.state == FlowState::Open && self.client.max <= 1 && self.client.sent <= 1
     }
 
     /// A deadline may have passed. What is to be sent follows from the next pump.
