@@ -211,7 +211,7 @@ impl Engine {
             self.forget(key, true);
             return;
         }
-        flow.settle();
+        flow.forget_handshakes();
         let parks_at = flow.parks_at();
         let parks = parks_at.is_some_and(|at| at <= now);
         let deadlines = [flow.deadline(&self.cx), parks_at.filter(|_| !parks)];

@@ -14,6 +14,7 @@ use super::rare::Rare;
 use super::rtt::Rtt;
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
+use super::watch::SHRINK_AFTER;
 use crate::wire::Seq;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -144,6 +145,26 @@ impl Flow {
             && self.behind_since.is_none()
             && self.heir.is_none()
             && !self.dirty
+    }
+
+    /// When the flow is to be parked, if nothing comes until then: one that has only been opened at once, so that many that come together
+    /// are never all awake.
+    #[must_use]
+    pub fn parks_at(&self) -> Option<Micros> {
+        let wait = if self.is_fresh() { 0 } else { SHRINK_AFTER };
+        self.can_park().then(|| self.seen_at + wait)
+    }
+
+    /// Gives back what the handshakes took, as soon as it says nothing any more. That is not done for a flow that works: it would be taken again.
+    pub fn forget_handshakes(&mut self) {
+        if self.is_fresh() {
+            self.legs.iter_mut().for_each(Leg::settle);
+        }
+    }
+
+    /// Open, and nobody has said anything yet.
+    fn is_fresh(&self) -> bool {
+        self.state == FlowState::Open && self.client.max <= 1 && self.client.sent <= 1
     }
 
     /// All that it consists of while it can be parked.

@@ -17,7 +17,7 @@ const ASK_FLOOR: Micros = 5 * MILLISECOND;
 /// The longest wait between two such questions.
 const ASK_CEILING: Micros = 500 * MILLISECOND;
 /// Memory that nobody uses for this long is given back.
-const SHRINK_AFTER: Micros = SECOND;
+pub const SHRINK_AFTER: Micros = SECOND;
 
 /// When a machine is asked (again) where it stands that has been waited for since `since`: each wait is as long as all that went before,
 /// for a machine that does not answer soon may not answer for long.
@@ -191,26 +191,6 @@ impl Flow {
         let vote = self.vote_ends_at(cx);
         let hang = self.hang_at(cx);
         [own, legs, behind, shrink, vote, hang].into_iter().flatten().min()
-    }
-
-    /// When the flow is to be parked, if nothing comes until then: one that has only been opened at once, so that many that come together
-    /// are never all awake.
-    #[must_use]
-    pub fn parks_at(&self) -> Option<Micros> {
-        let wait = if self.is_fresh() { 0 } else { SHRINK_AFTER };
-        self.can_park().then(|| self.seen_at + wait)
-    }
-
-    /// Gives back what the handshakes took, as soon as it says nothing any more. That is not done for a flow that works: it would be taken again.
-    pub fn settle(&mut self) {
-        if self.is_fresh() {
-            self.legs.iter_mut().for_each(Leg::settle);
-        }
-    }
-
-    /// Open, and nobody has said anything yet.
-    fn is_fresh(&self) -> bool {
-        self.state == FlowState::Open && self.client.max <= 1 && self.client.sent <= 1
     }
 
     /// A deadline may have passed. What is to be sent follows from the next pump.
