@@ -37,7 +37,7 @@ pub struct Label {
 
 impl Label {
     fn pack<P: Packer>(&mut self, p: &mut P) {
-        p.small(&mut self.generation);
+        p.word(&mut self.generation);
         p.whole(&mut self.seen_at);
         p.option(&mut self.armed, |p, at| p.time(at, self.seen_at));
         p.small(&mut self.service.0);
@@ -208,7 +208,7 @@ impl Flow {
         (*generation, *seen_at) = (label.generation, label.seen_at);
         (*armed, *service) = (label.armed, label.service);
         // What stands still is measured from what does: the form of a flow that goes on and on takes no more than before.
-        p.time(since, 0);
+        p.whole(since);
         p.time(shrunk_at, *seen_at);
         client.pack(p, *seen_at);
         parts::pack_peer(p, peer, client.addr);
