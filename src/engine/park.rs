@@ -207,7 +207,6 @@ impl Flow {
         label.pack(p);
         (*generation, *seen_at) = (label.generation, label.seen_at);
         (*armed, *service) = (label.armed, label.service);
-        // What stands still is measured from what does: the form of a flow that goes on and on takes no more than before.
         p.whole(since);
         p.time(shrunk_at, *seen_at);
         client.pack(p, *seen_at);
@@ -218,6 +217,7 @@ impl Flow {
         p.flags([fin_due, switched]);
         p.small(cleared);
         p.small(&mut lead.0);
+        // Not from where the client is: it goes on, and the distance would take ever more room.
         p.pos(recover_to, 0);
         p.pos(resent, 0);
         p.index(original);
