@@ -187,10 +187,11 @@ impl Crowd {
             Step::Close => p.flags.contains(Flags::FIN),
         };
         // What it has sent by now, whatever of it the other side has acknowledged yet (R4 may hold that back).
-        let asked = if self.asked || step == Step::Ask {
-            len(REQUEST)
-        } else {
-            0
+        let asked = match step {
+            Step::Open => 0,
+            Step::Ask => len(REQUEST),
+            Step::Close if self.asked => len(REQUEST),
+            Step::Close => 0,
         };
         let seq = CLIENT_ISN + 1 + asked + u32::from(step == Step::Close);
         while !waiting.is_empty() {
