@@ -114,14 +114,12 @@ impl Engine {
 
     /// `f` returns whether the flow has something to do in the next poll.
     fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context) -> bool) {
-        for (key, flow) in &mut self.flows {
-            if flow.service != service {
-                continue;
-            }
+        self.flows.each(service, |key, flow, was_parked| {
             let before = flow.is_half_open();
             let busy = f(flow, &mut self.cx);
             self.half_open -= usize::from(before && !flow.is_half_open());
-            if busy && !std::mem::replace(&mut flow.dirty, true) {
+            // One that was parked has its next poll to be parked again.
+            if (busy || was_parked) && !std::mem::replace(&mut flow.dirty, true) {
                 self.burdened = true;
                 // A client that waits for output that is there goes before those who are only owed a number.
                 if flow.owes_output() {
@@ -130,6 +128,6 @@ impl Engine {
                     self.dirty.push_back(key);
                 }
             }
-        }
+        });
     }
 }

@@ -134,7 +134,7 @@ impl Engine {
         let Some(peer) = self.table.assign_peer(id, self.cx.service(id), p.src) else {
             return Verdict::Drop(DropReason::TableFull);
         };
-        let mut flow = Box::new(Flow::for_syn(&self.cx, now, id, p, peer, machine));
+        let mut flow = Flow::for_syn(&self.cx, now, id, p, peer, machine);
         self.generation = self.generation.wrapping_add(1);
         flow.generation = self.generation;
         let verdict = flow.forward_syn(&mut self.cx, now, meta.checksum, p, packet);
@@ -153,7 +153,7 @@ impl Engine {
         while let Some((key, generation)) = self.unproved.front().copied() {
             let flow = self
                 .flows
-                .get(key)
+                .awake(key)
                 .filter(|f| f.generation == generation && f.is_half_open());
             if flow.is_some() {
                 if self.half_open < self.cx.spec.limits.max_half_open {

@@ -15,6 +15,7 @@ mod majority;
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
+use super::pack::Packer;
 use super::pos::{Pos, length, span, words_end};
 use super::stream::{Budget, Stream};
 use super::{Counter, Event};
@@ -27,7 +28,7 @@ pub use excerpt::{Difference, Excerpt};
 const OVERTAKEN: Pos = 64 << 10;
 
 /// The comparison of one flow's legs, made when there is first something to compare.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Compare {
     /// What the client was given.
     given: Stream,
@@ -38,7 +39,7 @@ pub struct Compare {
 }
 
 /// One leg's part.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Side {
     /// Everything below has been compared, or never will be.
     compared: Pos,
@@ -48,7 +49,7 @@ struct Side {
 }
 
 /// Where a leg first differed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct First {
     at: Pos,
     /// What it said there; `None` is its end.
@@ -73,6 +74,25 @@ impl Compare {
         }
     }
 
+    /// Nothing is kept to be compared.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.given.is_at_rest()
+    }
+    /// All that it consists of at rest (`park`). Positions are likely to be near `near`.
+    pub fn pack<P: Packer>(&mut self, p: &mut P, near: Pos) {
+        let Self { given, own_from, sides } = self;
+        given.pack(p, near);
+        p.pos(own_from, near);
+        let mut count = sides.len();
+        p.count(&mut count);
+        sides.reserve_exact(count.saturating_sub(sides.len()));
+        sides.resize_with(count, Side::default);
+        for side in sides {
+            side.pack(p, near);
+        }
+    }
+
     /// Bytes of memory in buffers.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -86,6 +106,27 @@ impl Compare {
 }
 
 impl Side {
+    fn pack<P: Packer>(&mut self, p: &mut P, near: Pos) {
+        let Self {
+            compared,
+            skipped_to,
+            first,
+        } = self;
+        p.pos(compared, near);
+        p.pos(skipped_to, *compared);
+        p.option(first, |p, first: &mut First| {
+            let First {
+                at,
+                byte,
+                length,
+                judged,
+            } = first;
+            p.pos(at, near);
+            p.option(byte, Packer::small);
+            p.flags([length, judged]);
+        });
+    }
+
     fn is_of_other_length(&self) -> bool {
         self.first.is_some_and(|first| first.length)
     }

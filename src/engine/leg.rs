@@ -32,7 +32,7 @@ pub enum Mode {
 }
 
 /// What is remembered of a leg while somebody waits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Waits {
     /// Since when it holds the client up (R15).
     pub holding_since: Option<Micros>,
@@ -184,6 +184,11 @@ impl Leg {
             let waits = self.waits.wake();
             (waits.blocked_since, waits.blocked_at) = (since, at);
         }
+    }
+    /// Gives back what says nothing.
+    pub fn settle(&mut self) {
+        self.sender.settle();
+        self.waits.settle();
     }
     /// Whether [`Leg::rest`] would give memory back.
     #[must_use]

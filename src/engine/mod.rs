@@ -9,6 +9,7 @@ mod dispatch;
 mod diverge;
 mod fastest;
 mod flow;
+mod flows;
 mod from_client;
 mod from_machine;
 mod gate;
@@ -16,6 +17,8 @@ mod handover;
 mod handshake;
 mod leg;
 pub mod outbox;
+mod pack;
+mod park;
 mod ports;
 mod pos;
 mod probe;
@@ -39,8 +42,7 @@ mod watch;
 
 use crate::wire::{ParseError, Parsed, tcp_checksum_ok};
 use context::Context;
-use flow::Flow;
-use slab::Slab;
+use flows::Flows;
 use std::collections::VecDeque;
 use table::Table;
 use timers::Timers;
@@ -63,7 +65,7 @@ const KEPT_FLOWS: usize = 1_024;
 pub struct Engine {
     cx: Context,
     table: Table,
-    flows: Slab<Box<Flow>>,
+    flows: Flows,
     timers: Timers,
     /// How many deadlines may pile up before those that no longer count are thrown out.
     sweep_at: usize,
@@ -86,7 +88,7 @@ impl Engine {
         Self {
             table: Table::new(&spec.services, &spec.limits, spec.hash_key, spec.shard, spec.shards),
             cx: Context::new(spec),
-            flows: Slab::new(),
+            flows: Flows::default(),
             timers: Timers::new(),
             sweep_at: 64,
             dirty: VecDeque::new(),
@@ -137,7 +139,7 @@ impl Engine {
 
     /// Takes a flow out of all tables; with `reset`, its legs are told.
     fn forget(&mut self, key: usize, reset: bool) {
-        let Some(mut flow) = self.flows.try_remove(key) else {
+        let Some(mut flow) = self.flows.remove(key) else {
             return;
         };
         if reset {
@@ -159,9 +161,8 @@ impl Engine {
     /// what they owe goes out bit by bit, and packets get their verdicts between. Call again while [`Engine::is_behind`].
     pub fn poll_part(&mut self, now: Micros, out: &mut Outbox, most: usize) {
         while let Some((at, key, generation)) = self.timers.pop_due(now) {
-            if let Some(flow) = self.flows.get_mut(key)
-                && flow.generation == generation
-                && flow.armed == Some(at)
+            if self.flows.has_armed(key, generation, at)
+                && let Some(flow) = self.flows.get_mut(key)
             {
                 flow.armed = None;
                 flow.on_timer(&mut self.cx, now);
@@ -178,11 +179,8 @@ impl Engine {
         self.burdened = !self.dirty.is_empty();
         if self.timers.len() > self.sweep_at {
             let flows = &self.flows;
-            self.timers.retain(|at, key, generation| {
-                flows
-                    .get(key)
-                    .is_some_and(|f| f.generation == generation && f.armed == Some(at))
-            });
+            self.timers
+                .retain(|at, key, generation| flows.has_armed(key, generation, at));
             // Twice what counts: so a sweep costs each deadline that was armed since a constant share.
             self.sweep_at = 2 * self.timers.len() + 64;
         }
@@ -213,12 +211,18 @@ impl Engine {
             self.forget(key, true);
             return;
         }
-        let Some(deadline) = flow.deadline(&self.cx).map(|at| at.max(now + 1)) else {
-            return;
-        };
-        if flow.armed.is_none_or(|armed| deadline < armed) {
+        flow.forget_handshakes();
+        let parks_at = flow.parks_at();
+        let parks = parks_at.is_some_and(|at| at <= now);
+        let deadlines = [flow.deadline(&self.cx), parks_at.filter(|_| !parks)];
+        if let Some(deadline) = deadlines.into_iter().flatten().min().map(|at| at.max(now + 1))
+            && flow.armed.is_none_or(|armed| deadline < armed)
+        {
             flow.armed = Some(deadline);
             self.timers.arm(deadline, key, flow.generation);
+        }
+        if parks {
+            self.flows.park(key);
         }
     }
 

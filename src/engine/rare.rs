@@ -34,6 +34,15 @@ impl<T: Resting> Rare<T> {
     pub fn is_awake(&self) -> bool {
         self.0.is_some()
     }
+    /// Gives the memory back if it says nothing else than at rest.
+    pub fn settle(&mut self)
+    where
+        T: PartialEq,
+    {
+        if self.0.as_deref() == Some(T::RESTING) {
+            self.0 = None;
+        }
+    }
     /// Gives the memory back; what it said is forgotten.
     pub fn rest(&mut self) {
         self.0 = None;

@@ -1,5 +1,6 @@
 //! Round-trip time and retransmission timeout (RFC 6298).
 
+use super::pack::Packer;
 use super::spec::{Micros, SECOND};
 
 /// RFC 6298 (2.5): an upper bound must be at least 60 seconds.
@@ -34,6 +35,22 @@ impl Rtt {
             backoff: 0,
             provisional: false,
         }
+    }
+
+    /// All that it consists of (`park`).
+    pub fn pack<P: Packer>(&mut self, p: &mut P) {
+        let Self {
+            smoothed,
+            variation,
+            floor,
+            backoff,
+            provisional,
+        } = self;
+        p.option(smoothed, Packer::small);
+        p.small(variation);
+        p.small(floor);
+        p.small(backoff);
+        p.flags([provisional]);
     }
 
     /// Takes a measurement of a SYN: it holds until there is one of data. A SYN may have waited for a link-layer address (up to a second), or

@@ -2,6 +2,7 @@
 //!
 //! It also knows where the client's PSH, URG and FIN were, and what the client had acknowledged when it sent each piece (R23).
 
+use super::pack::Packer;
 use super::pos::{Pos, span};
 use super::rare::{Rare, Resting};
 use super::stream::{Budget, Stream};
@@ -100,6 +101,17 @@ impl SendBuffer {
     #[must_use]
     pub fn slices(&self, from: Pos, len: usize) -> (&[u8], &[u8]) {
         self.stream.slices(from, len)
+    }
+    /// Nothing is kept, nor known of what was.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.stream.is_at_rest() && !self.notes.is_awake()
+    }
+    /// All that it consists of at rest (`park`). It is likely to stand near `near`.
+    pub fn pack<P: Packer>(&mut self, p: &mut P, near: Pos) {
+        let Self { stream, fin, notes: _ } = self;
+        stream.pack(p, near);
+        p.option(fin, |p, at| p.pos(at, near));
     }
     /// Bytes of memory held.
     #[must_use]

@@ -7,6 +7,7 @@
 //!   trips, the last segment is sent again, so that the loss of a tail costs milliseconds and not the timeout's floor.
 //! - *persist* (RFC 9293 section 3.8.6.1): armed while the window is closed and something waits; probes until it opens.
 
+use super::pack::Packer;
 use super::pos::Pos;
 use super::ranges::Ranges;
 use super::rare::{Rare, Resting};
@@ -68,7 +69,7 @@ pub struct Supply {
 }
 
 /// What a sender remembers of what is under way; nothing, once all is acknowledged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Flight {
     dup_acks: u32,
     /// Fast recovery lasts until this position is acknowledged (RFC 6582).
@@ -161,6 +162,38 @@ impl Sender {
         if self.can_rest() {
             self.flight.rest();
         }
+    }
+
+    /// Gives the memory back if there is nothing to remember.
+    pub fn settle(&mut self) {
+        self.flight.settle();
+    }
+    /// Nothing is under way.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        !self.flight.is_awake()
+    }
+    /// All that it consists of at rest (`park`). Positions are likely to be near `near`.
+    pub fn pack<P: Packer>(&mut self, p: &mut P, near: Pos) {
+        let Self {
+            una,
+            nxt,
+            max,
+            edge,
+            cwnd,
+            ssthresh,
+            rtt,
+            mss,
+            flight: _,
+        } = self;
+        p.pos(una, near);
+        p.pos(nxt, *una);
+        p.pos(max, *una);
+        p.pos(edge, *una);
+        p.pos(cwnd, 0);
+        p.pos(ssthresh, CWND_MAX);
+        p.small(mss);
+        rtt.pack(p);
     }
 
     /// The lowest position that the machine has not acknowledged.

@@ -9,11 +9,11 @@ impl Engine {
     pub fn status(&self) -> ShardStatus {
         let ids = (0u16..).map(ServiceId).take(self.cx.spec.services.len());
         let mut services: Vec<ServiceStatus> = ids.map(|id| self.empty_service(id)).collect();
-        for (_, flow) in &self.flows {
+        self.flows.look(|flow| {
             if let Some(service) = services.get_mut(usize::from(flow.service.0)) {
                 add_flow(service, flow);
             }
-        }
+        });
         ShardStatus {
             services,
             buffered_bytes: self.cx.budget.used(),

@@ -3,6 +3,7 @@
 //! The send buffer (R3) and the output caches (R9) are built on it. Nothing is allocated while the ring is large enough, and
 //! every byte of capacity is taken out of a [`Budget`] (R18).
 
+use super::pack::Packer;
 use super::pos::{Pos, length, span};
 use super::ranges::Ranges;
 use super::rare::{Rare, Resting};
@@ -95,6 +96,18 @@ impl Stream {
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.kept.ring.len()
+    }
+
+    /// Nothing is kept.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        !self.kept.is_awake()
+    }
+    /// All that it consists of at rest (`park`). It is likely to stand near `near`.
+    pub fn pack<P: Packer>(&mut self, p: &mut P, near: Pos) {
+        let Self { base, next, kept: _ } = self;
+        p.pos(base, near);
+        p.pos(next, *base);
     }
 
     /// Keeps `bytes` at `at`. What is already there stays as it is: a retransmission with other content changes nothing.

@@ -171,7 +171,7 @@ fn a_refused_successor_does_not_send_the_client_raw_numbers() {
         },
     );
     let h = t.client_heard();
-    let f = t.engine.flows.iter().next().map(|f| f.1.state);
+    let f = t.engine.flows.awake(0).map(|f| f.state);
     assert!(h.is_empty(), "client heard {h:?}, flow {f:?}");
 }
 
