@@ -14,10 +14,8 @@ use crate::lab::services::addresses;
 use crate::lab::{Family, Lab, wait_for};
 use crate::turn;
 
-/// What an idle connection may cost beyond its buffers, in bytes, with one machine.
+/// What an idle connection may cost beyond its buffers, in bytes, with as many machines as here.
 const BOUND: u64 = 1_024;
-/// And what each further machine may add to it: the half of the connection that the engine speaks to that machine.
-const BOUND_OF_REPLICA: u64 = 320;
 /// What the second round may take more than the first: allocators are not exact.
 const SLACK_KIB: u64 = 1_024;
 
@@ -86,13 +84,11 @@ fn idle(machines: usize) {
             opened.as_secs_f64(),
         ));
         peaks.push((open, asked));
-        if round == 1 {
-            assert!(
-                each(open) <= BOUND + BOUND_OF_REPLICA * (machines as u64 - 1),
-                "{} bytes for each idle flow with {machines} machine(s)",
-                each(open)
-            );
-        }
+        assert!(
+            each(open) <= BOUND,
+            "{} bytes for each idle flow with {machines} machine(s) in round {round}",
+            each(open)
+        );
     }
     let [(open, asked), (open_again, asked_again)] = peaks[..] else {
         panic!("two rounds")
