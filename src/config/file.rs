@@ -103,6 +103,7 @@ fn read_engine(problems: &mut Collector<'_>, root: &mut Reader<'_, '_>) -> Engin
         close_timeout: table.or(p, "close_timeout", defaults::CLOSE_TIMEOUT, duration).value,
         time_wait: table.or(p, "time_wait", defaults::TIME_WAIT, duration).value,
         idle_timeout: table.or(p, "idle_timeout", defaults::IDLE_TIMEOUT, duration).value,
+        ..Limits::default()
     };
     let engine = EngineConfig {
         workers: raw.workers.value,

@@ -212,7 +212,7 @@ impl Engine {
             return;
         }
         flow.forget_handshakes();
-        let parks_at = flow.parks_at();
+        let parks_at = flow.parks_at(&self.cx);
         let parks = parks_at.is_some_and(|at| at <= now);
         let deadlines = [flow.deadline(&self.cx), parks_at.filter(|_| !parks)];
         if let Some(deadline) = deadlines.into_iter().flatten().min().map(|at| at.max(now + 1))

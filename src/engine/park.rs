@@ -6,6 +6,7 @@
 
 mod parts;
 
+use super::context::Context;
 use super::diverge::Compare;
 use super::flow::{ClientSide, Flow, FlowState, Promise, SynOptions};
 use super::leg::{Leg, LegState, Mode};
@@ -14,7 +15,6 @@ use super::rare::Rare;
 use super::rtt::Rtt;
 use super::sendbuf::SendBuffer;
 use super::spec::{MachineId, Micros, ServiceId};
-use super::watch::SHRINK_AFTER;
 use crate::wire::Seq;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -150,8 +150,8 @@ impl Flow {
     /// When the flow is to be parked, if nothing comes until then: one that has only been opened at once, so that many that come together
     /// are never all awake.
     #[must_use]
-    pub fn parks_at(&self) -> Option<Micros> {
-        let wait = if self.is_fresh() { 0 } else { SHRINK_AFTER };
+    pub fn parks_at(&self, cx: &Context) -> Option<Micros> {
+        let wait = if self.is_fresh() { 0 } else { cx.spec.limits.park_after };
         self.can_park().then(|| self.seen_at + wait)
     }
 

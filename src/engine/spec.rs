@@ -169,6 +169,9 @@ pub struct Limits {
     pub time_wait: Micros,
     /// An established flow without a packet for this long is forgotten.
     pub idle_timeout: Micros,
+    /// And parked (R18) after this long. To make a parked flow what it was takes some microseconds, which a takeover of thousands would feel: so
+    /// those that speak now and then stay as they are.
+    pub park_after: Micros,
 }
 
 impl Default for Limits {
@@ -183,6 +186,7 @@ impl Default for Limits {
             close_timeout: 10 * SECOND,
             time_wait: 5 * SECOND,
             idle_timeout: 5 * 24 * 3_600 * SECOND,
+            park_after: 30 * SECOND,
         }
     }
 }

@@ -17,7 +17,7 @@ const ASK_FLOOR: Micros = 5 * MILLISECOND;
 /// The longest wait between two such questions.
 const ASK_CEILING: Micros = 500 * MILLISECOND;
 /// Memory that nobody uses for this long is given back.
-pub const SHRINK_AFTER: Micros = SECOND;
+const SHRINK_AFTER: Micros = SECOND;
 
 /// When a machine is asked (again) where it stands that has been waited for since `since`: each wait is as long as all that went before,
 /// for a machine that does not answer soon may not answer for long.

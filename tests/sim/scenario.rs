@@ -287,6 +287,7 @@ fn sim_limits() -> Limits {
         half_open_timeout: 20 * SECOND,
         close_timeout: 5 * SECOND,
         time_wait: SECOND,
+        park_after: SECOND,
         ..Limits::default()
     }
 }

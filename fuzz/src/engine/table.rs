@@ -96,6 +96,7 @@ fn spec(shape: u8, count: u8, choices: u8) -> EngineSpec {
             total_buffer: TOTAL_BUFFER,
             ports: 20_000..=20_003,
             idle_timeout: 60 * SECOND,
+            park_after: SECOND,
             ..Limits::default()
         },
         shard: 0,

@@ -126,7 +126,10 @@ pub fn spec(machines: usize) -> EngineSpec {
     };
     EngineSpec {
         services: vec![service],
-        limits: Limits::default(),
+        limits: Limits {
+            park_after: SECOND,
+            ..Limits::default()
+        },
         shard: 0,
         shards: 1,
         hash_key: [7; 16],
