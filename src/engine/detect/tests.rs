@@ -1,4 +1,6 @@
 //! When machines are probed, and when they are declared dead.
+//!
+//! Compiled for tests only: an `unwrap` here reads a constant of the test, and no peer reaches it.
 
 use super::*;
 use crate::engine::spec::{

@@ -1,3 +1,7 @@
+//! A parked flow comes back as it was.
+//!
+//! Compiled for tests only: an `unwrap` here reads a constant of the test, and no peer reaches it.
+
 use super::super::pos::Pos;
 use super::super::stream::Budget;
 use super::*;
