@@ -3,10 +3,11 @@
 //! It never works on a flow and never waits for a worker: orders go out, and each operation is finished when the last
 //! worker's reply has come in.
 
+mod evidence;
+mod operation;
 mod operator;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,19 +17,17 @@ use tracing::{debug, trace, warn};
 
 use super::heard::LastHeard;
 use super::limit::RateLimit;
-use super::roster::{Machine, Roster, State};
-use super::status::{Answer, Request, Sources, Status, Takeover, shard_totals};
-use super::worker::{Notice, Order, Reply, WorkerStatus};
+use super::roster::{Roster, State};
+use super::status::{Answer, Request, Takeover};
+use super::worker::{Notice, Order, Reply};
 use crate::engine::detect::{Action, Detector};
-use crate::engine::{
-    Command, Difference, Event, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Probe, Reason, SECOND, ServiceId,
-    ServiceSpec, Successor,
-};
+use crate::engine::{Command, MILLISECOND, MachineRef, Micros, Probe, Reason, SECOND, ServiceSpec};
 use crate::host::clock;
-use crate::host::links::{Links, Loss};
-use crate::host::probe::{News, Pinger};
-use crate::host::queue::{Waker, kernel_queues};
-use operator::{Pause, Plan};
+use crate::host::links::Links;
+use crate::host::probe::Pinger;
+use crate::host::queue::Waker;
+use operation::{Operation, Task, Then};
+use operator::Pause;
 
 /// Waking this much too late means that the whole host stood still, as a paused virtual machine does: packets that arrived
 /// meanwhile have not even been handed out. For anything less, see [`Then::Judge`].
@@ -79,72 +78,14 @@ pub struct Coordinator {
     next_number: u64,
     /// What the detector was last told, in the order of [`LastHeard::iter`].
     told: Vec<Micros>,
-    pauses: PauseBudget,
+    /// Pauses that have restarted bursts.
+    pauses: RateLimit,
     /// Handovers between two rounds.
     pauses_of_plans: Vec<Pause>,
     started: Micros,
     lonely: RateLimit,
     differing: RateLimit,
     outvoted: RateLimit,
-}
-
-/// Something asked of all workers, until the last has answered.
-struct Operation {
-    missing: usize,
-    outcome: Outcome,
-    /// When the first packet of the new original was out in the last worker that had one; 0 while there is none.
-    redirected_at: Micros,
-    done_at: Micros,
-    statuses: Vec<WorkerStatus>,
-    then: Then,
-    /// Who wants to know.
-    asker: Option<Sender<Answer>>,
-}
-
-/// What all workers are asked to do.
-#[derive(Clone, Copy)]
-enum Task {
-    Command(Command),
-    Drain,
-    Status,
-}
-
-/// How an operation ends.
-enum Then {
-    /// With a status report.
-    Report,
-    /// With a judgement (R14: a worker that was itself not scheduled in time disqualifies its own evidence). Its answer may
-    /// have been waiting in a queue that nobody read; now all have been read.
-    Judge {
-        machine: MachineRef,
-        reason: Reason,
-        suspected_at: Micros,
-    },
-    /// With a plain yes: a machine was enabled, or another serves new flows.
-    Confirm,
-    /// With the choice of a machine by what the workers know of all (R16).
-    Choose { service: ServiceId, purpose: Purpose },
-    /// With the next round of a planned handover, or its end.
-    HandOver(Plan),
-    /// With a takeover to be recorded, or a replica's end.
-    Takeover {
-        machine: MachineRef,
-        was_original: bool,
-        record: Takeover,
-        decided_at: Micros,
-    },
-}
-
-/// What a machine is chosen for.
-#[derive(Clone, Copy)]
-enum Purpose {
-    /// Serving new flows, instead of this one, the first in the list.
-    Serve { instead_of: MachineId },
-    /// A planned handover, after which this machine may be taken out.
-    HandOn {
-        disable: Option<MachineRef>,
-        within: Micros,
-    },
 }
 
 impl Coordinator {
@@ -162,7 +103,7 @@ impl Coordinator {
             ears,
             operations: BTreeMap::new(),
             next_number: 0,
-            pauses: PauseBudget::default(),
+            pauses: RateLimit::of(PAUSES_PER_SECOND, SECOND),
             pauses_of_plans: Vec::new(),
             started: now,
             lonely: RateLimit::new(),
@@ -200,143 +141,12 @@ impl Coordinator {
             self.handle_notices();
             self.tell_heard();
             let patience = self.detector.patience().max(PAUSE);
-            if deadline.is_some_and(|d| now > d.saturating_add(patience)) && self.pauses.allow(now) {
+            if deadline.is_some_and(|d| now > d.saturating_add(patience)) && self.pauses.pass(now).is_some() {
                 debug!("this host stood still: bursts begin again");
                 self.detector.handle_stall(now);
             }
             while let Some(action) = self.detector.poll(now) {
                 self.act(action);
-            }
-        }
-    }
-
-    fn handle_echoes(&mut self, now: Micros) {
-        while let Some(reply) = self.pinger.take_reply(now) {
-            match reply {
-                News::Echo { from, rtt } => {
-                    for (machine, _) in self.ears.heard.iter() {
-                        if let Some(record) = self.roster.machine_mut(machine)
-                            && same_address(record.addr.ip(), from)
-                        {
-                            record.echo_rtt = Some(rtt);
-                            self.ears.heard.note(machine, now);
-                            self.detector.handle_probe_reply(now.saturating_sub(rtt), now, machine);
-                        }
-                    }
-                }
-                News::Unreachable { to } => {
-                    self.suspect(now, Reason::Unreachable, |m| same_address(m.addr.ip(), to));
-                }
-            }
-        }
-    }
-
-    /// What the kernel says of links and neighbours (R14).
-    fn handle_losses(&mut self, now: Micros) {
-        let mut losses = Vec::new();
-        self.links.take(|loss| losses.push(loss));
-        for loss in losses {
-            match loss {
-                Loss::Link { ifindex } => self.suspect(now, Reason::LinkDown, |m| m.ifindex == Some(ifindex)),
-                Loss::Neighbour { ifindex, ip } => self.suspect(now, Reason::Unreachable, |m| {
-                    m.ifindex == Some(ifindex) && same_address(m.addr.ip(), ip)
-                }),
-            }
-        }
-    }
-
-    /// Evidence that is no flow's, against all machines that it concerns.
-    fn suspect(&mut self, now: Micros, reason: Reason, concerns: impl Fn(&Machine) -> bool) {
-        for (machine, _) in self.ears.heard.iter() {
-            if self.roster.machine(machine).is_some_and(&concerns) {
-                debug!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
-                self.detector.handle_suspect(now, machine, reason);
-            }
-        }
-    }
-
-    fn handle_notices(&mut self) {
-        while let Ok(notice) = self.ears.notices.try_recv() {
-            match notice {
-                Notice::ProbeReply {
-                    at,
-                    sent,
-                    machine,
-                    accepts,
-                } => {
-                    self.detector.handle_probe_reply(sent, at, machine);
-                    self.detector.handle_service(sent, at, machine, accepts);
-                }
-                Notice::Event {
-                    at,
-                    event: Event::Suspect { machine, reason },
-                } => {
-                    trace!(machine = ?self.roster.names(machine), reason = reason.name(), "suspected");
-                    self.detector.handle_suspect(at, machine, reason);
-                }
-                Notice::Event {
-                    at,
-                    event: Event::Evict { machine, reason },
-                } => self.take_down(machine, State::Evicted, reason, at, None),
-                Notice::Event {
-                    at,
-                    event: Event::Diverged { machine, difference },
-                } => self.note_difference(at, machine, difference),
-                Notice::Event {
-                    at,
-                    event:
-                        Event::Outvoted {
-                            machine,
-                            client,
-                            offset,
-                        },
-                } => self.note_outvoted(at, machine, client, offset),
-            }
-        }
-    }
-
-    /// R17: a connection of this machine has begun to differ.
-    fn note_difference(&mut self, at: Micros, machine: MachineRef, difference: Difference) {
-        if let Some(record) = self.roster.machine_mut(machine) {
-            record.diverged = Some((at, difference));
-        }
-        let Some(more) = self.differing.pass(at) else { return };
-        let (service, name) = self.roster.names(machine);
-        let original = MachineRef {
-            service: machine.service,
-            machine: difference.original,
-        };
-        let Difference {
-            client, offset, start, ..
-        } = difference;
-        warn!(
-            service,
-            machine = name,
-            original = self.roster.names(original).1,
-            %client,
-            offset,
-            start,
-            given = %difference.given,
-            said = %difference.said,
-            length = difference.length,
-            more,
-            "divergence"
-        );
-    }
-
-    fn note_outvoted(&mut self, at: Micros, machine: MachineRef, client: SocketAddr, offset: u64) {
-        if let Some(more) = self.outvoted.pass(at) {
-            let (service, name) = self.roster.names(machine);
-            warn!(service, original = name, %client, offset, more, "divergence: the majority agrees against the original");
-        }
-    }
-
-    /// Passes on what the workers have heard since the last time.
-    fn tell_heard(&mut self) {
-        for ((machine, at), told) in self.ears.heard.iter().zip(&mut self.told) {
-            if at > *told {
-                *told = at;
-                self.detector.handle_heard(at, machine);
             }
         }
     }
@@ -446,182 +256,6 @@ impl Coordinator {
             .service(machine.service)
             .map_or_else(String::new, |s| s.machine_name(s.original).to_owned())
     }
-
-    /// Gives all workers a task and opens the operation that their replies will close.
-    fn start(&mut self, then: Then, asker: Option<Sender<Answer>>, task: Task) {
-        self.next_number += 1;
-        let number = self.next_number;
-        for post in &mut self.workers {
-            post.order(match task {
-                Task::Command(command) => Order::Command(number, command),
-                Task::Drain => Order::Drain(number),
-                Task::Status => Order::Status(number),
-            });
-        }
-        let (missing, outcome, done_at, statuses) = (self.workers.len(), Outcome::default(), 0, Vec::new());
-        self.operations.insert(
-            number,
-            Operation {
-                missing,
-                outcome,
-                redirected_at: 0,
-                done_at,
-                statuses,
-                then,
-                asker,
-            },
-        );
-    }
-
-    fn handle_reply(&mut self, reply: Reply) {
-        let (Reply::Done(number, ..) | Reply::Status(number, _)) = reply;
-        let Some(operation) = self.operations.get_mut(&number) else {
-            return;
-        };
-        operation.missing = operation.missing.saturating_sub(1);
-        match reply {
-            Reply::Done(_, outcome, sent) => {
-                if outcome.switched > 0 {
-                    operation.redirected_at = operation.redirected_at.max(sent.first);
-                }
-                operation.outcome.switched += outcome.switched;
-                operation.outcome.lost += outcome.lost;
-                operation.outcome.legs_freed += outcome.legs_freed;
-                operation.outcome.pending += outcome.pending;
-                operation.outcome.stuck += outcome.stuck;
-                operation.done_at = operation.done_at.max(sent.last);
-            }
-            Reply::Status(_, status) => operation.statuses.push(*status),
-        }
-        if operation.missing == 0
-            && let Some(operation) = self.operations.remove(&number)
-        {
-            self.finish(operation);
-        }
-    }
-
-    fn finish(&mut self, operation: Operation) {
-        let Operation {
-            outcome,
-            redirected_at,
-            done_at,
-            mut statuses,
-            then,
-            asker,
-            ..
-        } = operation;
-        let answer = match then {
-            Then::Judge {
-                machine,
-                reason,
-                suspected_at,
-            } => return self.judge(machine, reason, suspected_at),
-            Then::Confirm => Answer::done(None),
-            Then::HandOver(plan) => return self.next_round(plan, outcome, (redirected_at, done_at), asker),
-            Then::Choose { service, purpose } => {
-                let next = self.choose(service, purpose, &statuses);
-                return self.chosen(service, next, purpose, asker);
-            }
-            Then::Report => {
-                statuses.sort_by_key(|status| status.queue);
-                Answer {
-                    ok: true,
-                    status: Some(self.report(&statuses)),
-                    ..Answer::default()
-                }
-            }
-            Then::Takeover {
-                machine,
-                was_original,
-                mut record,
-                decided_at,
-            } => {
-                record.redirect_us = redirected_at.saturating_sub(decided_at);
-                record.switch_us = done_at.saturating_sub(decided_at);
-                record.flows = outcome.switched;
-                record.lost = outcome.lost;
-                self.log_takeover(machine, was_original, &record, outcome.legs_freed);
-                let moved = was_original || outcome.switched > 0;
-                if let Some(service) = self.roster.service_mut(machine.service).filter(|_| moved) {
-                    service.last_takeover = Some(record.clone());
-                }
-                if was_original && record.reason != Reason::Command.name() {
-                    self.choose_server(machine.service);
-                }
-                Answer::done(moved.then_some(record))
-            }
-        };
-        if let Some(asker) = asker {
-            let _ = asker.send(answer);
-        }
-    }
-
-    /// After a takeover the first machine in the list serves new flows; where the service's choice is another (R16), the workers
-    /// are asked for what it depends on, and all shards hear of the one machine that it comes to.
-    fn choose_server(&mut self, service: ServiceId) {
-        let Some(record) = self.roster.service(service) else {
-            return;
-        };
-        if record.successor != Successor::First {
-            let purpose = Purpose::Serve {
-                instead_of: record.original,
-            };
-            self.start(Then::Choose { service, purpose }, None, Task::Status);
-        }
-    }
-
-    /// R16 for a whole service: who is best among the machines that are up. A handover goes to another than serves now.
-    fn choose(&self, service: ServiceId, purpose: Purpose, statuses: &[WorkerStatus]) -> Option<MachineId> {
-        let record = self.roster.service(service)?;
-        let but = matches!(purpose, Purpose::HandOn { .. }).then_some(record.original);
-        record.best_up(but, &shard_totals(statuses, service, record.machines.len()))
-    }
-
-    fn log_takeover(&self, machine: MachineRef, was_original: bool, record: &Takeover, legs_freed: usize) {
-        let (service, name) = self.roster.names(machine);
-        let Takeover {
-            from,
-            to,
-            reason,
-            detect_us,
-            redirect_us,
-            switch_us,
-            flows,
-            lost,
-            stayed,
-        } = record;
-        if was_original || *flows > 0 {
-            warn!(
-                service,
-                from, to, reason, detect_us, redirect_us, switch_us, flows, lost, stayed, "takeover"
-            );
-        } else {
-            warn!(
-                service,
-                machine = name,
-                reason,
-                detect_us,
-                switch_us,
-                legs_freed,
-                lost,
-                "replica taken out"
-            );
-        }
-    }
-
-    fn report(&self, statuses: &[WorkerStatus]) -> Status {
-        // Without the kernel's view (no such file before the first queue is bound) the numbers are 0.
-        let kernel = kernel_queues().unwrap_or_default();
-        let sources = Sources {
-            roster: &self.roster,
-            heard: &self.ears.heard,
-            kernel: &kernel,
-            now: clock::now(),
-            started: self.started,
-            echo_errors: self.pinger.send_errors,
-        };
-        Status::assemble(&sources, statuses)
-    }
 }
 
 impl WorkerLine {
@@ -629,40 +263,5 @@ impl WorkerLine {
         // A worker that has gone takes the process with it.
         let _ = self.orders.send(order);
         self.waker.wake();
-    }
-}
-
-/// How many pauses have restarted bursts in this second.
-#[derive(Debug, Default)]
-struct PauseBudget {
-    since: Micros,
-    used: u32,
-}
-
-impl PauseBudget {
-    fn allow(&mut self, now: Micros) -> bool {
-        if now.saturating_sub(self.since) >= SECOND {
-            *self = Self { since: now, used: 0 };
-        }
-        self.used += 1;
-        self.used <= PAUSES_PER_SECOND
-    }
-}
-
-/// An IPv4 address may come back in IPv6 clothes.
-fn same_address(a: IpAddr, b: IpAddr) -> bool {
-    a.to_canonical() == b.to_canonical()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_that_is_always_late_still_proves_death() {
-        let mut budget = PauseBudget::default();
-        let allowed = (0..100).filter(|i| budget.allow(SECOND + i * 5_000)).count();
-        assert_eq!(allowed, PAUSES_PER_SECOND as usize);
-        assert!(budget.allow(3 * SECOND));
     }
 }

@@ -1,8 +1,8 @@
-//! Log lines that a peer can cause come at a limited rate (R18).
+//! What others can cause comes at a limited rate: log lines (R18), and bursts of probes that begin again.
 
 use crate::engine::{Micros, SECOND};
 
-/// Lets a few lines through per interval, and tells how many it held back before the next one.
+/// Lets a few through per interval, and tells how many it held back before the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct RateLimit {
     burst: u32,
@@ -16,16 +16,22 @@ impl RateLimit {
     /// Five lines in ten seconds: enough to see what goes on, too few to fill a disk.
     #[must_use]
     pub const fn new() -> Self {
+        Self::of(5, 10 * SECOND)
+    }
+
+    /// So many in an interval.
+    #[must_use]
+    pub const fn of(burst: u32, interval: Micros) -> Self {
         Self {
-            burst: 5,
-            interval: 10 * SECOND,
+            burst,
+            interval,
             since: None,
             passed: 0,
             held_back: 0,
         }
     }
 
-    /// Whether a line may be written now; if so, how many were held back since the last one.
+    /// Whether one may pass now, a line be written; if so, how many were held back since the last one.
     pub fn pass(&mut self, now: Micros) -> Option<u64> {
         if self
             .since
@@ -53,6 +59,15 @@ impl Default for RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A host that is always late must still be able to prove a death.
+    #[test]
+    fn two_a_second_are_two() {
+        let mut limit = RateLimit::of(2, SECOND);
+        let passed = (0..100).filter(|i| limit.pass(SECOND + i * 5_000).is_some()).count();
+        assert_eq!(passed, 2);
+        assert!(limit.pass(3 * SECOND).is_some());
+    }
 
     #[test]
     fn a_burst_passes_the_rest_is_counted() {

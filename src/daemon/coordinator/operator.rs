@@ -9,7 +9,8 @@ use tracing::info;
 
 use super::super::roster::State;
 use super::super::status::{Answer, MOST_WITHIN, Request, Takeover, WITHIN};
-use super::{Coordinator, Purpose, Task, Then};
+use super::Coordinator;
+use super::operation::{Purpose, Task, Then};
 use crate::engine::{Command, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, ServiceId, Successor};
 use crate::host::clock;
 
