@@ -35,7 +35,8 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use calm::Trouble;
-use lab::arguments::{beside, list, number};
+use lab::arguments::{beside, list, number, text};
+use lab::program;
 use record::{Record, SIZES};
 use stage::{Kind, Stage};
 
@@ -55,39 +56,19 @@ struct Choice {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, port] = &words[..]
-        && word == "serve"
-        && let Ok(port) = port.parse()
-    {
-        return match service::serve(port) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("serve: {error}")),
-        };
+    if let Some(code) = program::as_service(service::serve) {
+        return code;
     }
     let Some(choice) = Choice::of_environment() else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     };
-    if !rustix::process::geteuid().is_root() {
-        return fail("failover: it makes network namespaces and must run as root");
-    }
-    lab::clean_up_on_interrupt();
-    service::raise_descriptor_limit();
-    let result = match std::env::var_os("PICTURE").filter(|file| !file.is_empty()) {
-        Some(file) => picture::take(file.as_ref()).map(|()| true),
-        None => measure(&choice),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => fail(&format!("failover: {error:#}")),
-    }
-}
-
-fn fail(why: &str) -> ExitCode {
-    eprintln!("{why}");
-    ExitCode::FAILURE
+    program::run("failover", || {
+        program::raise_descriptor_limit();
+        match text("PICTURE") {
+            Some(file) => picture::take(file.as_ref()).map(|()| true),
+            None => measure(&choice),
+        }
+    })
 }
 
 impl Choice {

@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
-use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::SIGTERM;
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::lab::program::{listen, raise_descriptor_limit};
 
 const REQUEST: usize = 32;
 const ANSWER: usize = 64;
@@ -25,13 +26,6 @@ const LINGER: Duration = Duration::from_millis(300);
 const WAVE: usize = 64;
 /// How long a client may wait for its connection, and at the end for an answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// As many descriptors as this process may have.
-pub fn raise_descriptor_limit() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
-}
 
 fn answer_to(request: &[u8; REQUEST]) -> [u8; ANSWER] {
     let mut answer = [0; ANSWER];
@@ -54,12 +48,8 @@ pub fn serve(port: u16) -> io::Result<()> {
     raise_descriptor_limit();
     let term = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(SIGTERM, Arc::clone(&term))?;
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    listener.set_reuse_address(true)?;
-    listener.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
-    listener.listen(4_096)?;
+    let listener = TcpListener::from(listen(port)?);
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from(listener);
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(
         &poller,

@@ -29,6 +29,7 @@ use rustix::process::Signal;
 use lab::arguments::{beside, number};
 use lab::engine::{Engine, ServiceConfig};
 use lab::pattern::Random;
+use lab::program;
 use lab::services::{Redis, addresses};
 use lab::surroundings::Surroundings;
 use lab::{Family, Lab};
@@ -49,24 +50,12 @@ const SERVICES: [(&str, u16, &str); 2] = [("fixed", 6379, ""), ("fastest", 6380,
 
 fn main() -> ExitCode {
     let Some(seconds) = number("SECONDS", 1, || SECONDS) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     };
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("fastest: it makes network namespaces and must run as root");
-        return ExitCode::FAILURE;
-    }
-    lab::clean_up_on_interrupt();
-    match measure(Duration::from_secs(seconds)) {
-        Ok(closing) => {
-            println!("{closing}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("fastest: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("fastest", || {
+        println!("{}", measure(Duration::from_secs(seconds))?);
+        Ok(true)
+    })
 }
 
 /// Latencies of one service in microseconds, sorted.

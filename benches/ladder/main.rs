@@ -41,7 +41,9 @@ mod ways;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use lab::arguments::{list, number};
+use lab::program;
 use rounds::Length;
 
 /// A rung: its name, its rounds without `ROUNDS`, and what runs it.
@@ -61,42 +63,13 @@ const RUNGS: [Rung; 4] = [
 ];
 
 fn main() -> ExitCode {
-    // `cargo bench` and `cargo test --benches` pass flags of their own; only the bench itself starts its service.
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [word, port] = &words[..]
-        && word == "serve"
-        && let Ok(port) = port.parse()
-    {
-        return match server::serve(port) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("serve: {error}")),
-        };
+    if let Some(code) = program::as_service(server::serve) {
+        return code;
     }
     let Some(choice) = Choice::of_environment() else {
-        eprintln!("{}", usage());
-        return ExitCode::from(2);
+        return program::misused(&usage());
     };
-    if !rustix::process::geteuid().is_root() {
-        return fail("bench: it makes network namespaces and must run as root");
-    }
-    lab::clean_up_on_interrupt();
-    server::raise_descriptor_limit();
-    let _awake = awake::keep_cores_awake();
-    for &(name, rounds, run) in &choice.rungs {
-        let length = Length {
-            rounds: choice.rounds.unwrap_or(rounds),
-            seconds: choice.seconds,
-        };
-        if let Err(error) = run(length, choice.ways.as_deref()) {
-            return fail(&format!("{name}: {error:#}"));
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn fail(why: &str) -> ExitCode {
-    eprintln!("{why}");
-    ExitCode::FAILURE
+    program::run("bench", || choice.climb())
 }
 
 fn usage() -> String {
@@ -116,6 +89,19 @@ struct Choice {
 }
 
 impl Choice {
+    fn climb(&self) -> anyhow::Result<bool> {
+        program::raise_descriptor_limit();
+        let _awake = awake::keep_cores_awake();
+        for &(name, rounds, run) in &self.rungs {
+            let length = Length {
+                rounds: self.rounds.unwrap_or(rounds),
+                seconds: self.seconds,
+            };
+            run(length, self.ways.as_deref()).context(name)?;
+        }
+        Ok(true)
+    }
+
     /// `None` if something makes no sense.
     fn of_environment() -> Option<Self> {
         let rounds = number("ROUNDS", 3, || 0)?;

@@ -10,13 +10,14 @@
 //! What it says follows from what it is told, so that replicas say the same.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit};
 use slab::Slab;
-use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::lab::program::listen;
 
 /// Bytes of an order and of an answer: the thesis's size, and sockperf's here.
 pub const MESSAGE: usize = 64;
@@ -36,13 +37,6 @@ pub fn order(what: u8) -> [u8; MESSAGE] {
     let mut bytes = [b'.'; MESSAGE];
     bytes[0] = what;
     bytes
-}
-
-/// As many descriptors as this process, and those that it starts, may have.
-pub fn raise_descriptor_limit() {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let current = maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current, maximum });
 }
 
 /// How many connections a proxy can hold with these descriptors: two each, and some for itself.
@@ -67,12 +61,8 @@ enum Next {
 
 /// Serves until it is killed.
 pub fn serve(port: u16) -> io::Result<()> {
-    let listener = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    listener.set_reuse_address(true)?;
-    listener.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
-    listener.listen(4_096)?;
+    let listener = TcpListener::from(listen(port)?);
     listener.set_nonblocking(true)?;
-    let listener = TcpListener::from(listener);
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let of_listener = epoll::EventData::new_u64(u64::MAX);
     epoll::add(&poller, &listener, of_listener, epoll::EventFlags::IN)?;

@@ -32,6 +32,7 @@ use campaign::death;
 use campaign::plan::Plan;
 use campaign::run::{Outcome, run};
 use lab::arguments::{number, seed_of_the_clock};
+use lab::program;
 use record::Record;
 
 const USAGE: &str = "usage: make campaign RUNS=n [SEED=s] or make campaign-death RUNS=n [SEED=s]; both are whole numbers, RUNS from 1 up";
@@ -41,36 +42,23 @@ const RUNS: u64 = 20;
 
 fn main() -> ExitCode {
     let (Some(runs), Some(seed)) = (number("RUNS", 1, || RUNS), number("SEED", 0, seed_of_the_clock)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     };
     let words: Vec<String> = std::env::args().skip(1).collect();
     let death = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => false,
         ["death"] => true,
         _ => {
-            eprintln!("{USAGE}");
-            return ExitCode::from(2);
+            return program::misused(USAGE);
         }
     };
     if seed.checked_add(runs).is_none() {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     }
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("campaign: it makes network namespaces and must run as root");
-        return ExitCode::FAILURE;
-    }
-    lab::clean_up_on_interrupt();
-    let result = if death { deaths(runs, seed) } else { faults(runs, seed) };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("campaign: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(
+        "campaign",
+        || if death { deaths(runs, seed) } else { faults(runs, seed) },
+    )
 }
 
 fn faults(runs: u64, seed: u64) -> anyhow::Result<bool> {

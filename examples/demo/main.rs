@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use lab::program;
 use report::Report;
 
 /// One part of the demo, from a lab of its own to a column of the table.
@@ -42,25 +43,17 @@ fn main() -> ExitCode {
         [] | ["--through", "relevo"] => Through::Relevo,
         ["--through", "nat"] => Through::Nat,
         _ => {
-            eprintln!("usage: demo [--through relevo|nat]");
-            return ExitCode::from(2);
+            return program::misused("usage: demo [--through relevo|nat]");
         }
     };
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("demo: FAILED: it makes network namespaces and must run as root");
-        return ExitCode::FAILURE;
-    }
-    lab::clean_up_on_interrupt();
-    match run(through) {
-        Ok(()) => {
-            println!("demo: ok");
-            ExitCode::SUCCESS
+    program::run("demo", || {
+        let result = run(through);
+        match &result {
+            Ok(()) => println!("demo: ok"),
+            Err(why) => println!("demo: FAILED: {why}"),
         }
-        Err(why) => {
-            println!("demo: FAILED: {why}");
-            ExitCode::FAILURE
-        }
-    }
+        Ok(result.is_ok())
+    })
 }
 
 fn run(through: Through) -> Result<(), String> {

@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lab::arguments::{number, seed_of_the_clock};
+use lab::program;
 use record::Record;
 use soak::sample::Sample;
 use soak::{Plan, Progress};
@@ -52,33 +53,19 @@ const TELL_EVERY: u64 = 10;
 
 fn main() -> ExitCode {
     let (Some(minutes), Some(seed)) = (number("MINUTES", 1, || MINUTES), number("SEED", 0, seed_of_the_clock)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     };
     let length = minutes.checked_mul(60).map(Duration::from_secs);
     let Some(length) = length.filter(|_| std::env::args().len() == 1) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+        return program::misused(USAGE);
     };
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("soak: it makes network namespaces and must run as root");
-        return ExitCode::FAILURE;
-    }
-    lab::clean_up_on_interrupt();
     let plan = Plan {
         length,
         seed,
         cycle: CYCLE,
         slack_kib: SLACK_KIB,
     };
-    match soak(&plan) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run("soak", || soak(&plan))
 }
 
 fn soak(plan: &Plan) -> anyhow::Result<bool> {

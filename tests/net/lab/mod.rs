@@ -30,6 +30,7 @@ pub mod netns;
 pub mod pattern;
 pub mod peers;
 pub mod process;
+pub mod program;
 pub mod raw;
 pub mod relay;
 pub mod services;

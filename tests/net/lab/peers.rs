@@ -22,6 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::Host;
 use super::pattern::{Pattern, Random, hex};
+use super::program::listen;
 
 /// How often a blocked operation looks whether it should give up.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,6 +68,7 @@ impl Service {
         let records = Arc::new(Mutex::new(Vec::new()));
         let listener = host
             .enter(|| listen(port))
+            .and_then(|socket| socket.set_read_timeout(Some(TICK)).map(|()| socket)) // also accept's
             .unwrap_or_else(|e| panic!("listen on {}: {e}", host.name()));
         let acceptor = {
             let (stop, records) = (stop.clone(), records.clone());
@@ -120,16 +122,6 @@ impl Drop for Service {
             let _ = acceptor.join();
         }
     }
-}
-
-fn listen(port: u16) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_only_v6(false)?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).into())?;
-    socket.listen(1024)?;
-    socket.set_read_timeout(Some(TICK))?; // also accept's
-    Ok(socket)
 }
 
 fn accept_all(listener: &Socket, stop: &Arc<AtomicBool>, records: &Arc<Mutex<Vec<Record>>>) {
