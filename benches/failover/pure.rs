@@ -107,7 +107,7 @@ impl Crowd {
             }
             self.out.clear();
             self.engine.poll(self.now, &mut self.out);
-            let answers = self.out.iter().filter_map(|(_, packet)| self.answer(packet));
+            let answers = self.out.iter().filter_map(|packet| self.answer(packet.bytes));
             waiting.extend(answers.collect::<Vec<_>>());
         }
     }
@@ -246,6 +246,7 @@ pub fn engine(machines: usize, max_lag: MaxLag, replica_timeout: Micros) -> Engi
         limits: Limits::default(),
         shard: 0,
         shards: 1,
+        super_packets: false,
         hash_key: [7; 16],
     })
 }

@@ -17,6 +17,8 @@ pub const ADMIN_SOCKET: &str = "/run/relevo/admin.sock";
 pub const QUEUE: QueueKind = QueueKind::Direct;
 /// `[engine] sysctls`: whether `relevo run` sets what it needs under /proc/sys.
 pub const SYSCTLS: bool = true;
+/// `[engine] super_packets`: whether a replica's segments leave together, through a TUN device.
+pub const SUPER_PACKETS: bool = true;
 
 /// `[engine] max_flows`, for the whole host (R18).
 pub const MAX_FLOWS: usize = 200_000;

@@ -123,16 +123,17 @@ fn read_engine(problems: &mut Collector<'_>, root: &mut Reader<'_, '_>) -> Engin
         max_syn_rate: table
             .or(p, "max_syn_rate", defaults::MAX_SYN_RATE, number(1, 100_000_000))
             .value,
-        sysctls: table
-            .or(p, "sysctls", defaults::SYSCTLS, |value| {
-                value.as_bool().ok_or("true or false".into())
-            })
-            .value,
+        sysctls: table.or(p, "sysctls", defaults::SYSCTLS, yes_or_no).value,
+        super_packets: table.or(p, "super_packets", defaults::SUPER_PACKETS, yes_or_no).value,
         limits,
     };
     table.finish(p);
     validate::engine(p, &raw);
     engine
+}
+
+fn yes_or_no(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or("true or false".into())
 }
 
 fn read_service(p: &mut Collector<'_>, mut table: Reader<'_, '_>) -> Option<RawService> {

@@ -76,6 +76,8 @@ pub struct EngineConfig {
     pub queue: QueueKind,
     /// Whether `relevo run` sets the sysctls that it needs.
     pub sysctls: bool,
+    /// Whether the host cuts super-packets for replicas.
+    pub super_packets: bool,
     /// R18: how many connection attempts a second the rules let through to the queues, of all services together.
     pub max_syn_rate: u32,
     /// R18, for the whole host: [`Config::engine_spec`] gives each shard its share.
@@ -168,6 +170,8 @@ impl Config {
             limits: self.engine.shard_limits(),
             shard,
             shards: self.engine.workers,
+            // The host knows whether it can.
+            super_packets: false,
             hash_key,
         }
     }

@@ -29,6 +29,7 @@ impl fmt::Display for EngineConfig {
         writeln!(f, "admin_socket = {}", quoted(&self.admin_socket.to_string_lossy()))?;
         writeln!(f, "queue = \"{}\"", self.queue.name())?;
         writeln!(f, "sysctls = {}", self.sysctls)?;
+        writeln!(f, "super_packets = {}", self.super_packets)?;
         writeln!(f, "max_flows = {}", limits.max_flows)?;
         writeln!(f, "max_half_open = {}", limits.max_half_open)?;
         writeln!(f, "max_syn_rate = {}", self.max_syn_rate)?;

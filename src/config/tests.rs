@@ -77,6 +77,7 @@ first_queue = 16
 admin_socket = "/tmp/a \"quoted\" path"
 queue = "nfq"
 sysctls = false
+super_packets = false
 max_flows = 1_000
 max_half_open = 0x10
 max_syn_rate = 500
@@ -165,6 +166,7 @@ fn values_of_the_engine() {
             "queue: found \"fast\", expected \"direct\" or \"nfq\"",
         ),
         ("sysctls = \"yes\"", "sysctls: found \"yes\", expected true or false"),
+        ("super_packets = 1", "super_packets: found 1, expected true or false"),
         ("max_flows = 1", "at least one for each of 2 workers"),
         ("max_half_open = 200001", "expected at most max_flows"),
         ("max_syn_rate = 0", "expected a whole number from 1"),

@@ -32,13 +32,14 @@ use tracing::{error, info, warn};
 use crate::config::{Config, HostPath, QueueKind};
 use crate::engine::{Engine, EngineSpec};
 use crate::host::admin::AdminSocket;
+use crate::host::cutter::Cutter;
 use crate::host::inject::Injector;
 use crate::host::links::Links;
 use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{DirectQueue, NfqQueue, PacketQueue, Waker};
 use crate::host::signals::{Closer, Request as Signal, Waiter};
-use crate::host::{clock, memory, route, rules, sysctl};
+use crate::host::{clock, cutter, memory, route, rules, sysctl};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
 use heard::LastHeard;
 use status::{Answer, Request};
@@ -149,8 +150,10 @@ struct Opened {
 
 impl Daemon {
     fn start(config: &Config, closer: &Closer) -> anyhow::Result<Self> {
-        let specs = prepare_host(config)?;
-        let opened = open_all(config)?;
+        let mut specs = prepare_host(config)?;
+        let cutters = open_cutters(config);
+        specs.iter_mut().for_each(|spec| spec.super_packets = cutters.is_some());
+        let opened = open_all(config, cutters)?;
         let pinger = Pinger::open().context("can't open the echo sockets")?;
         let links = Links::open().context("can't subscribe to news of links and neighbours")?;
         load_rules(config)?;
@@ -327,20 +330,39 @@ fn settle_sysctls(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What super-packets go by, one for each worker; without it everything goes on, more slowly.
+fn open_cutters(config: &Config) -> Option<Vec<Cutter>> {
+    if !config.engine.super_packets {
+        return None;
+    }
+    let name = cutter::device_name(config.engine.first_queue);
+    match Cutter::open_all(&name, config.engine.workers, config.families()) {
+        Ok(cutters) => {
+            info!("super-packets to replicas go by the device {name}");
+            Some(cutters)
+        }
+        Err(e) => {
+            warn!("no super-packets: replicas get each segment by itself, which makes bulk uploads slow: {e:#}");
+            None
+        }
+    }
+}
+
 /// Queues and raw sockets of all workers. The process must have one thread (see [`NfqQueue::open`]).
-fn open_all(config: &Config) -> anyhow::Result<Vec<Opened>> {
-    let open = |shard: u16| {
+fn open_all(config: &Config, cutters: Option<Vec<Cutter>>) -> anyhow::Result<Vec<Opened>> {
+    let mut cutters = cutters.into_iter().flatten();
+    let mut open = |shard: u16| {
         let queue_number = config.engine.first_queue + shard;
         let queue = open_queue(config.engine.queue, queue_number)
             .with_context(|| format!("can't open packet queue {queue_number}"))?;
-        let injector = Injector::open().context("can't open the raw sockets")?;
+        let injector = Injector::open(cutters.next()).context("can't open the raw sockets")?;
         Ok(Opened {
             queue_number,
             queue,
             injector,
         })
     };
-    (0..config.engine.workers).map(open).collect()
+    (0..config.engine.workers).map(&mut open).collect()
 }
 
 fn open_queue(kind: QueueKind, number: u16) -> io::Result<Box<dyn PacketQueue + Send>> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError};
 
 use anyhow::Context;
+use tracing::warn;
 
 use super::heard::LastHeard;
 use super::pacer::Pacer;
@@ -297,6 +298,10 @@ impl<Q: PacketQueue> Worker<Q> {
         if any {
             self.injector.send(&self.outbox);
             self.outbox.clear();
+            if self.engine.spec().super_packets && !self.injector.cuts() {
+                warn!("queue {}: the device for super-packets is down or gone; going on with single segments", self.queue_number);
+                self.engine.stop_super_packets();
+            }
         }
         any
     }
@@ -437,7 +442,8 @@ mod tests {
             limits,
             shard: 0,
             shards: 1,
-            hash_key: [7; 16],
+            super_packets: false,
+        hash_key: [7; 16],
         }
     }
 
@@ -451,7 +457,7 @@ mod tests {
     /// Needs CAP_NET_RAW for the injector, as `make test` has; without it there is nothing to try.
     #[test]
     fn every_packet_gets_a_verdict_and_every_order_its_reply() {
-        let Ok(injector) = Injector::open() else { return };
+        let Ok(injector) = Injector::open(None) else { return };
         let ((verdicts, verdicts_out), (orders_in, orders)) = (channel(), channel());
         let ((replies, replies_out), (notices, _notices_out)) = (channel(), sync_channel(4));
         let spec = spec();

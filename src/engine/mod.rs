@@ -152,6 +152,11 @@ impl Engine {
         self.cx.stats.count(Counter::FlowsClosed);
     }
 
+    /// From here on each segment is a packet of its own: the host can cut super-packets no longer.
+    pub fn stop_super_packets(&mut self) {
+        self.cx.spec.super_packets = false;
+    }
+
     /// The work that a verdict does not wait for: acknowledgements, replica segments, due timers. Appends to `out`.
     pub fn poll(&mut self, now: Micros, out: &mut Outbox) {
         self.poll_part(now, out, usize::MAX);

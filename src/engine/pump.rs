@@ -6,11 +6,12 @@ use super::flow::{Flow, FlowState};
 use super::gate::Offer;
 use super::leg::{Leg, LegState, Mode};
 use super::outbox::Outbox;
-use super::pos::{Pos, length};
+use super::pos::{Pos, length, span};
 use super::sender::{Plan, Supply};
 use super::spec::{Micros, ServiceSpec};
 use crate::mutant::{self, Mutation};
-use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps};
+use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps, header_len};
+use std::num::NonZeroU16;
 
 /// A machine that does not answer this many SYNs is given up for this flow.
 const SYN_TRIES: u32 = 6;
@@ -95,7 +96,7 @@ impl Flow {
     }
 
     fn pump_open(&mut self, cx: &mut Context, now: Micros, index: usize, out: &mut Outbox) {
-        let supply = self.supply(index);
+        let supply = self.supply(cx, index);
         let mut said = false;
         self.legs[index].work_due = false;
         while let Some(plan) = self.legs[index].sender.next_segment(now, supply) {
@@ -123,7 +124,7 @@ impl Flow {
         leg.set_blocked(since, supply.end);
     }
 
-    fn supply(&self, index: usize) -> Supply {
+    fn supply(&self, cx: &Context, index: usize) -> Supply {
         let leg = &self.legs[index];
         let end = if leg.unbound || mutant::is(Mutation::CausalityIgnored) {
             self.buffer.end()
@@ -133,7 +134,21 @@ impl Flow {
         Supply {
             end,
             fin: self.buffer.fin(),
+            most: if cx.spec.super_packets { self.most_at_once(leg) } else { 0 },
         }
+    }
+
+    /// The payload of the longest packet to a leg. The kernel would repeat an urgent pointer, which counts from its segment's start, in each
+    /// segment that it cuts: then there is no more than one.
+    fn most_at_once(&self, leg: &Leg) -> Pos {
+        if self.buffer.urgent_after(leg.sender.nxt()).is_some() {
+            return 0;
+        }
+        let options = Options {
+            timestamps: leg.timestamps.then_some(Timestamps { val: 0, ecr: 0 }),
+            ..Options::default()
+        };
+        span(usize::from(u16::MAX) - header_len(self.peer.ip(), &options))
     }
 
     /// R7: whether the machine is owed an acknowledgement, or news of the client's window.
@@ -166,6 +181,7 @@ impl Flow {
         self.send_to_leg(cx, index, plan.from, flags, (plan.from, length(plan.len)), out);
     }
 
+    /// Says something to a leg. A payload of more than a segment is for the host to cut.
     fn send_to_leg(
         &mut self,
         cx: &mut Context,
@@ -201,7 +217,11 @@ impl Flow {
             },
             payload: self.buffer.slices(from, len),
         };
-        send(cx, &segment, out);
+        let full = leg.sender.segment();
+        match NonZeroU16::new(full).filter(|full| len > usize::from(full.get())) {
+            Some(cut) => send_uncut(cx, &segment, cut, len, out),
+            None => send(cx, &segment, out),
+        }
     }
 
     /// Ends a leg with a RST in its own numbering (R11).
@@ -385,4 +405,15 @@ pub fn send(cx: &mut Context, segment: &Segment<'_>, out: &mut Outbox) {
     let room = out.push(segment.dst.ip(), segment.len());
     let written = segment.write(room);
     debug_assert!(written, "the room was made for this segment");
+}
+
+/// Appends a super-packet with `len` bytes of payload, to be cut into segments of `cut`.
+fn send_uncut(cx: &mut Context, segment: &Segment<'_>, cut: NonZeroU16, len: usize, out: &mut Outbox) {
+    cx.stats.count(Counter::Originated);
+    cx.stats.count(Counter::SuperPackets);
+    let segments = len.div_ceil(usize::from(cut.get()));
+    cx.stats.add_to(Counter::SuperSegments, segments as u64);
+    let room = out.push_cut(segment.dst.ip(), segment.len(), Some(cut));
+    let written = segment.write_uncut(room);
+    debug_assert!(written, "the room was made for this super-packet");
 }

@@ -28,12 +28,12 @@ const PERSIST_MAX: Micros = 500 * MILLISECOND;
 /// No congestion window grows past this many bytes: no buffer does either.
 const CWND_MAX: Pos = 64 << 20;
 
-/// One segment that should go out now.
+/// What should go out now: one segment, or a run of new ones that the host is to cut (a super-packet).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Position of its first byte (or of the FIN).
     pub from: Pos,
-    /// Payload bytes.
+    /// Payload bytes; more than a segment's only as far as [`Supply::most`] allows.
     pub len: Pos,
     /// It ends with the FIN.
     pub fin: bool,
@@ -66,6 +66,8 @@ pub struct Supply {
     pub end: Pos,
     /// Position of the FIN, if the client has sent it.
     pub fin: Option<Pos>,
+    /// The most payload bytes that one [`Plan`] may have where more than one segment may go out; 0 if each goes by itself.
+    pub most: Pos,
 }
 
 /// What a sender remembers of what is under way; nothing, once all is acknowledged.
@@ -144,6 +146,11 @@ impl Sender {
 
     fn mss(&self) -> Pos {
         Pos::from(self.mss)
+    }
+    /// The payload of a full segment in bytes.
+    #[must_use]
+    pub fn segment(&self) -> u16 {
+        self.mss
     }
     fn stop_timer(&mut self) {
         if let Some(flight) = self.flight.awake() {
@@ -465,6 +472,9 @@ impl Sender {
         if in_flight > 0 && (in_flight + (end - from) > self.cwnd || cut_by_window) {
             return None;
         }
+        if from >= self.max {
+            end = self.run_end(from, end, usable, supply);
+        }
         let plan = self.plan(from, end, supply);
         let flight = self.flight.wake();
         if plan.again {
@@ -475,6 +485,20 @@ impl Sender {
         self.nxt = end;
         self.max = self.max.max(end);
         Some(plan)
+    }
+
+    /// The end of all that may go out after a first new segment `[from, end)`: each further one by the rules that it would be sent by alone.
+    fn run_end(&self, from: Pos, mut end: Pos, usable: Pos, supply: Supply) -> Pos {
+        let in_flight = self.outstanding();
+        loop {
+            let next = (end + self.mss()).min(usable);
+            let cut_by_window = next - end < self.mss() && next < supply.end;
+            let too_much = next - from > supply.most || in_flight + (next - from) > self.cwnd;
+            if next == end || (end - from) % self.mss() != 0 || cut_by_window || too_much {
+                return end;
+            }
+            end = next;
+        }
     }
 
     /// Arms what should run: after sending, after an acknowledgement, or when a closed window leaves something waiting.
@@ -577,6 +601,7 @@ mod tests {
             Supply {
                 end: 1 + 1_000 * n,
                 fin: None,
+                most: 0,
             },
         )
     }
@@ -650,6 +675,7 @@ mod tests {
         let more = Supply {
             end: (1 << 20) + 10,
             fin: None,
+            most: 0,
         };
         s.una = 1 << 20;
         (s.nxt, s.max) = (s.una, s.una);
@@ -666,6 +692,7 @@ mod tests {
         let with_fin = Supply {
             end: 502,
             fin: Some(501),
+            most: 0,
         };
         assert_eq!(
             s.next_segment(0, with_fin),
@@ -681,6 +708,7 @@ mod tests {
         let with_fin = Supply {
             end: 1_002,
             fin: Some(1_001),
+            most: 0,
         };
         assert_eq!(
             s.next_segment(0, with_fin),

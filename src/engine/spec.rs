@@ -202,6 +202,8 @@ pub struct EngineSpec {
     pub shard: u16,
     /// How many shards there are; a power of two.
     pub shards: u16,
+    /// Whether the host can cut super-packets ([`super::outbox::Packet::cut`]); otherwise each segment is a packet of its own.
+    pub super_packets: bool,
     /// Key of the flow table's hash, so that an outsider can't choose collisions (R18), and of probe sequence numbers.
     pub hash_key: [u8; 16],
 }

@@ -53,6 +53,10 @@ named_enum! {
         Accepted => "accepted",
         /// Packets that the engine originated.
         Originated => "originated",
+        /// Of these, super-packets: each counts as one, and is cut into segments by the host.
+        SuperPackets => "super_packets",
+        /// The segments that those are cut into.
+        SuperSegments => "super_segments",
         /// Flows opened by a client's SYN.
         FlowsOpened => "flows_opened",
         /// Flows forgotten, for whatever reason.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{route, rules, sysctl};
+use super::{cutter, route, rules, sysctl};
 use crate::config::{Config, ServiceConfig};
 
 /// How bad a finding is.
@@ -80,6 +80,7 @@ pub fn examine(config: Option<&Config>) -> Vec<Finding> {
     findings.extend(foreign_firewall());
     if let Some(config) = config {
         findings.extend(sysctls(config));
+        findings.extend(config.engine.super_packets.then(super_packets));
         for service in &config.services {
             findings.extend(psc_address(service));
             findings.extend(machines(service));
@@ -203,6 +204,16 @@ fn sysctls(config: &Config) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+fn super_packets() -> Finding {
+    match cutter::probe() {
+        Ok(()) => Finding::good("super-packets: TUN devices can be had"),
+        Err(error) => Finding::note(
+            format!("super-packets: /dev/net/tun can't be opened ({error}), so bulk uploads with replicas are slow"),
+            "modprobe tun, or a kernel with CONFIG_TUN; in a container, let it have the device",
+        ),
+    }
 }
 
 fn psc_address(service: &ServiceConfig) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! Sends what the engine originates: whole IP packets through raw sockets, marked so that the rules let them pass.
 //!
-//! Order is kept, batches go out by one sendmmsg, nothing is allocated once the arrays have grown, and nothing waits: a
+//! Super-packets go by a device of their own ([`super::cutter`]). Order is kept, batches go out by one sendmmsg, nothing is allocated once the arrays have grown, and nothing waits: a
 //! packet that can't be sent is counted by kind and skipped, as a network may lose any packet. For IPv4 the kernel fills
 //! the header's checksum, and its identification if that is 0 (raw(7)).
 
@@ -12,7 +12,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::MARK;
+use super::cutter::Cutter;
 use crate::engine::Outbox;
+use crate::engine::outbox::Packet;
 
 /// Packets per sendmmsg: enough to make the syscall cheap, few enough for the arrays to stay in the cache.
 const BATCH: usize = 64;
@@ -47,7 +49,7 @@ macro_rules! error_kinds {
 
 error_kinds! {
     /// No route, no neighbour, or the interface is down.
-    Unreachable "unreachable" = libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN | libc::ENXIO | libc::ENODEV;
+    Unreachable "unreachable" = libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN | libc::ENXIO | libc::ENODEV | libc::EIO | libc::EBADFD;
     /// A rule of this host refused it.
     Refused "refused" = libc::EPERM | libc::EACCES;
     /// The socket's or the interface's queue is full.
@@ -63,7 +65,7 @@ error_kinds! {
 /// Packets sent, and not sent by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InjectCounters {
-    /// Handed to the kernel.
+    /// Handed to the kernel, a super-packet as one.
     pub sent: u64,
     errors: [u64; InjectError::ALL.len()],
 }
@@ -91,18 +93,19 @@ impl InjectCounters {
     }
 }
 
-/// A pair of raw sockets, IPv4 and IPv6, and the arrays of a batch.
+/// A pair of raw sockets, IPv4 and IPv6, the arrays of a batch, and what super-packets go by.
 pub struct Injector {
     v4: Socket,
     /// `None` on a host without IPv6.
     v6: Option<Socket>,
+    cutter: Option<Cutter>,
     arrays: Arrays,
     counters: InjectCounters,
 }
 
 impl Injector {
-    /// Opens both sockets (needs CAP_NET_RAW and CAP_NET_ADMIN).
-    pub fn open() -> io::Result<Self> {
+    /// Opens both sockets (needs CAP_NET_RAW and CAP_NET_ADMIN). Without a cutter there must be no super-packets.
+    pub fn open(cutter: Option<Cutter>) -> io::Result<Self> {
         let v6 = match raw_socket(Domain::IPV6) {
             Ok(socket) => Some(socket),
             Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
@@ -111,6 +114,7 @@ impl Injector {
         Ok(Self {
             v4: raw_socket(Domain::IPV4)?,
             v6,
+            cutter,
             arrays: Arrays::new(),
             counters: InjectCounters::default(),
         })
@@ -119,13 +123,17 @@ impl Injector {
     /// Sends what is in `outbox`, in order. Whatever can't be sent is counted; the outbox is left for the caller to clear.
     pub fn send(&mut self, outbox: &Outbox) {
         let mut packets = outbox.iter().peekable();
-        while let Some((first, _)) = packets.peek() {
-            let family_v4 = first.is_ipv4();
+        while let Some(first) = packets.peek() {
+            let family_v4 = first.dst.is_ipv4();
             self.arrays.clear();
-            while let Some((dst, bytes)) =
-                packets.next_if(|(dst, _)| dst.is_ipv4() == family_v4 && !self.arrays.is_full())
-            {
-                self.arrays.push(dst, bytes);
+            let fits = |p: &Packet<'_>| p.cut.is_none() && p.dst.is_ipv4() == family_v4;
+            while let Some(packet) = packets.next_if(|p| fits(p) && !self.arrays.is_full()) {
+                self.arrays.push(packet.dst, packet.bytes);
+            }
+            if self.arrays.len() == 0 {
+                // What does not fit an empty batch is a super-packet.
+                packets.next().into_iter().for_each(|packet| self.send_uncut(&packet));
+                continue;
             }
             let socket = if family_v4 { Some(&self.v4) } else { self.v6.as_ref() };
             match socket {
@@ -135,6 +143,29 @@ impl Injector {
         }
         // The batch points into the outbox: nothing of it may outlive this call.
         self.arrays.clear();
+    }
+
+    fn send_uncut(&mut self, packet: &Packet<'_>) {
+        let sent = match &mut self.cutter {
+            Some(cutter) => cutter.send(packet),
+            None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+        };
+        let Err(error) = sent else {
+            self.counters.sent += 1;
+            return;
+        };
+        let kind = InjectError::of(error.raw_os_error().unwrap_or(libc::EINVAL));
+        self.counters.count(kind, 1);
+        if kind != InjectError::NoBuffer {
+            // It will not come back by itself: what is lost here, the engine sends again, in segments.
+            self.cutter = None;
+        }
+    }
+
+    /// Whether super-packets can be sent: a device that somebody takes down is not used again.
+    #[must_use]
+    pub fn cuts(&self) -> bool {
+        self.cutter.is_some()
     }
 
     /// Totals since the start.
@@ -285,7 +316,7 @@ mod tests {
     /// Needs CAP_NET_ADMIN and CAP_NET_RAW, as `make test` has; without them there is nothing to try.
     #[test]
     fn what_is_injected_arrives_in_order_and_what_fails_is_skipped() {
-        let Ok(mut injector) = Injector::open() else { return };
+        let Ok(mut injector) = Injector::open(None) else { return };
         for v4 in [true, false] {
             let address = if v4 {
                 IpAddr::from([127, 0, 0, 1])

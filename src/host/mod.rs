@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod clock;
+pub mod cutter;
 pub mod doctor;
 pub mod inject;
 pub mod links;

@@ -58,6 +58,21 @@ impl Segment<'_> {
     /// long for the length field of its IP header.
     #[must_use]
     pub fn write(&self, out: &mut [u8]) -> bool {
+        self.write_with(out, Self::sum_all)
+    }
+
+    /// As [`Segment::write`], for a super-packet that the kernel cuts: the TCP checksum field gets the pseudo header's sum, which is what the
+    /// kernel starts from for each segment.
+    #[must_use]
+    pub fn write_uncut(&self, out: &mut [u8]) -> bool {
+        self.write_with(out, |pseudo_header, _| checksum::fold(pseudo_header))
+    }
+
+    fn sum_all(pseudo_header: u64, segment: &[u8]) -> u16 {
+        checksum::finish(checksum::sum(segment, pseudo_header))
+    }
+
+    fn write_with(&self, out: &mut [u8], field: fn(u64, &[u8]) -> u16) -> bool {
         let Some(out) = out.get_mut(..self.len()) else {
             return false;
         };
@@ -75,10 +90,10 @@ impl Segment<'_> {
             (IpAddr::V6(src), IpAddr::V6(dst)) => write_ipv6(ip, src, dst, segment_len),
             _ => None,
         };
-        written.and_then(|()| self.write_tcp(segment)).is_some()
+        written.and_then(|()| self.write_tcp(segment, field)).is_some()
     }
 
-    fn write_tcp(&self, segment: &mut [u8]) -> Option<()> {
+    fn write_tcp(&self, segment: &mut [u8], field: fn(u64, &[u8]) -> u16) -> Option<()> {
         let segment_len = u32::try_from(segment.len()).ok()?;
         let options_len = self.options.encoded_len();
         let header_len = tcp::MIN_HEADER + options_len;
@@ -102,7 +117,7 @@ impl Segment<'_> {
         view.set_urgent_ptr(self.urgent);
 
         let pseudo_header = checksum::pseudo_header(self.src.ip(), self.dst.ip(), segment_len);
-        let field = checksum::finish(checksum::sum(segment, pseudo_header));
+        let field = field(pseudo_header, segment);
         MutableTcpPacket::new(segment)?.set_checksum(field);
         Some(())
     }

@@ -267,6 +267,7 @@ impl Scenario {
             limits: self.limits.clone(),
             shard: 0,
             shards: 1,
+            super_packets: self.super_packets(),
             hash_key: [7; 16],
         }
     }

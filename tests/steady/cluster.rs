@@ -133,8 +133,8 @@ impl Cluster {
             let p = Parsed::parse(&self.packet[..len]).expect("what is let out parses");
             Self::arrive(&mut self.client, &mut self.machines, &p);
         }
-        for (_, bytes) in self.out.iter() {
-            let p = Parsed::parse(bytes).expect("what is let out parses");
+        for packet in self.out.iter() {
+            let p = Parsed::parse(packet.bytes).expect("what is let out parses");
             Self::arrive(&mut self.client, &mut self.machines, &p);
         }
         matches!(verdict, Verdict::Accept { .. })
@@ -225,8 +225,8 @@ impl Cluster {
             self.now = self.now.max(at);
             self.out.clear();
             counted(|| self.engine.poll(self.now, &mut self.out));
-            for (_, bytes) in self.out.iter() {
-                let p = Parsed::parse(bytes).expect("what is let out parses");
+            for packet in self.out.iter() {
+                let p = Parsed::parse(packet.bytes).expect("what is let out parses");
                 Self::arrive(&mut self.client, &mut self.machines, &p);
             }
         }

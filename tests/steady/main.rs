@@ -113,10 +113,10 @@ fn what_a_takeover_owes_goes_out_in_parts_each_packet_once() {
         crowd.engine.poll_part(crowd.now, &mut crowd.out, PART);
         // The last flow's packets are not torn apart.
         assert!(crowd.out.len() < PART + 8, "{} packets in a part", crowd.out.len());
-        for (_, bytes) in crowd.out.iter() {
-            let p = Parsed::parse(bytes).expect("what is let out parses");
+        for packet in crowd.out.iter() {
+            let p = Parsed::parse(packet.bytes).expect("what is let out parses");
             if p.src == psc() && p.payload_len() > 0 {
-                assert_eq!(p.payload(bytes), pure::ANSWER);
+                assert_eq!(p.payload(packet.bytes), pure::ANSWER);
                 answered[usize::from(p.dst.port())] += 1;
             }
         }

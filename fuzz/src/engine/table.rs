@@ -101,6 +101,7 @@ fn spec(shape: u8, count: u8, choices: u8) -> EngineSpec {
         },
         shard: 0,
         shards: 1,
+        super_packets: false,
         hash_key: [7; 16],
     }
 }
@@ -288,7 +289,7 @@ impl Table {
     }
 
     fn hand_out(&mut self) {
-        let packets: Vec<Vec<u8>> = self.out.iter().map(|(_, bytes)| bytes.to_vec()).collect();
+        let packets: Vec<Vec<u8>> = self.out.iter().map(|p| p.bytes.to_vec()).collect();
         for packet in packets {
             self.deliver(&packet, true);
         }

@@ -132,6 +132,7 @@ pub fn spec(machines: usize) -> EngineSpec {
         },
         shard: 0,
         shards: 1,
+        super_packets: false,
         hash_key: [7; 16],
     }
 }
@@ -226,7 +227,7 @@ impl Talk {
     /// The engine's own work, and what it says by it.
     pub fn poll(&mut self) {
         self.engine.poll(self.now, &mut self.out);
-        let packets: Vec<Vec<u8>> = self.out.iter().map(|(_, bytes)| bytes.to_vec()).collect();
+        let packets: Vec<Vec<u8>> = self.out.iter().map(|p| p.bytes.to_vec()).collect();
         self.out.clear();
         for bytes in packets {
             self.hear(&bytes, "engine");

@@ -374,9 +374,9 @@ fn all_clients_of_lost_flows_are_told() {
     let mut out = Outbox::new();
     t.engine.poll(t.now, &mut out);
     let mut resets = 0;
-    for (dst, b) in out.iter() {
-        let p = Parsed::parse(b).unwrap();
-        if dst.to_string() == "10.9.1.1" && p.flags.contains(Flags::RST) {
+    for packet in out.iter() {
+        let p = Parsed::parse(packet.bytes).unwrap();
+        if packet.dst.to_string() == "10.9.1.1" && p.flags.contains(Flags::RST) {
             resets += 1;
         }
     }

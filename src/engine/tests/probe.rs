@@ -12,7 +12,7 @@ fn probe(engine: &mut Engine, at: Micros, last: Option<Micros>) -> Vec<Parsed> {
     let mut out = Outbox::new();
     let machine = machine_ref(0);
     engine.probe(Probe { machine, at, last }, &mut out);
-    let parsed = out.iter().map(|(_, bytes)| Parsed::parse(bytes).unwrap());
+    let parsed = out.iter().map(|p| Parsed::parse(p.bytes).unwrap());
     parsed
         .inspect(|p| assert_eq!((p.src, p.dst), (us(), machine_addr())))
         .collect()

@@ -95,6 +95,16 @@ const FIELDS: &[(&str, &str, Field)] = &[
     ),
     (
         "meta",
+        "iifname",
+        Field {
+            needs: &[],
+            load: Load::Meta(Meta::Iifname),
+            len: 16,
+            names: &[],
+        },
+    ),
+    (
+        "meta",
         "mark",
         Field {
             needs: &[],
@@ -156,6 +166,9 @@ impl Field {
     }
 
     fn value(&self, words: &mut Words<'_>) -> Result<Vec<u8>, SyntaxError> {
+        if matches!(self.load, Load::Meta(Meta::Iifname)) {
+            return words.parse("an interface's name in quotes, of at most 15 letters", interface);
+        }
         let expected = format!("a value of {} bytes", self.len);
         words.parse(&expected, |word| {
             let named = self
@@ -166,6 +179,15 @@ impl Field {
             self.encode(named.or_else(|| number(word))?)
         })
     }
+}
+
+/// A quoted name as it stands in a register, filled up with zeros.
+fn interface(word: &str) -> Option<Vec<u8>> {
+    let name = word.strip_prefix('"')?.strip_suffix('"')?;
+    let fits = (1..16).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(16, 0);
+    fits.then_some(bytes)
 }
 
 fn number(word: &str) -> Option<u32> {

@@ -42,6 +42,8 @@ pub enum Base {
 pub enum Meta {
     /// The packet's mark; 4 bytes, host byte order.
     Mark,
+    /// The name of the interface that the packet came by; 16 bytes, filled up with zeros.
+    Iifname,
     /// IPv4 or IPv6, one byte.
     Nfproto,
     /// The transport protocol, one byte, found behind IPv6 extension headers too.
@@ -159,6 +161,7 @@ impl fmt::Display for Expr {
             Self::Meta(key, to) => {
                 let key = match key {
                     Meta::Mark => "mark",
+                    Meta::Iifname => "iifname",
                     Meta::Nfproto => "nfproto",
                     Meta::L4proto => "l4proto",
                 };

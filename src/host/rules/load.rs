@@ -371,6 +371,7 @@ impl nftnl::expr::Expression for Compiled<'_> {
             Expr::Meta(key, to) => {
                 let key = match key {
                     Meta::Mark => libc::NFT_META_MARK,
+                    Meta::Iifname => libc::NFT_META_IIFNAME,
                     Meta::Nfproto => libc::NFT_META_NFPROTO,
                     Meta::L4proto => libc::NFT_META_L4PROTO,
                 };

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, DirectPolicy};
 use crate::engine::SourceMode;
+use crate::host::cutter;
 
 /// The ruleset as it stands in the repository.
 pub const TEMPLATE: &str = include_str!("../../../nft-rules/relevo.nft");
@@ -101,6 +102,11 @@ fn fill(template: &str, config: &Config) -> String {
                     .replace("%residue%", &format!("0x{:x}", worker << 1))
                     .replace("%queue%", &queue.to_string());
                 let _ = writeln!(text, "{line}");
+            }
+        } else if line.contains("%device%") {
+            if config.engine.super_packets {
+                let name = cutter::device_name(config.engine.first_queue);
+                let _ = writeln!(text, "{}", line.replace("%device%", &name));
             }
         } else if line.contains("%rate%") {
             // A quarter of a second's may come at once: clients do, after a pause of the network.

@@ -90,7 +90,7 @@ fn play(steps: &[Step], psc: &str, machines: [&str; 2]) {
         }
         out.clear();
         engine.poll(now, &mut out);
-        let said: Vec<&[u8]> = out.iter().map(|(_, packet)| packet).collect();
+        let said: Vec<&[u8]> = out.iter().map(|p| p.bytes).collect();
         for i in 0..said.len().max(step.then.len()) {
             let expected = step.then.get(i).map_or(vec![], |text| hex(text));
             let got = said.get(i).copied().unwrap_or_default();
