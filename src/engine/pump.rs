@@ -12,6 +12,7 @@ use super::spec::{Micros, ServiceSpec};
 use crate::mutant::{self, Mutation};
 use crate::wire::{Flags, Options, SackBlocks, Segment, Timestamps, header_len};
 use std::num::NonZeroU16;
+use std::ops::Range;
 
 /// A machine that does not answer this many SYNs is given up for this flow.
 const SYN_TRIES: u32 = 6;
@@ -21,6 +22,7 @@ impl Flow {
     pub fn pump(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         self.follow_plan(cx, now);
         self.judge(cx, now);
+        out.begin_flow();
         for index in 0..self.legs.len() {
             match (self.legs[index].mode, self.legs[index].state) {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
@@ -200,7 +202,8 @@ impl Flow {
         leg.told = leg.ack_for(acked);
         leg.told_edge = edge.max(leg.told_edge);
         leg.ack_due = false;
-        let segment = Segment {
+        let cut = NonZeroU16::new(leg.sender.segment()).filter(|full| len > usize::from(full.get()));
+        let mut segment = Segment {
             src,
             dst: cx.machine(self.service, leg.machine).addr,
             seq,
@@ -215,12 +218,14 @@ impl Flow {
                 }),
                 ..Options::default()
             },
-            payload: self.buffer.slices(from, len),
+            payload: (&[], &[]),
         };
-        let full = leg.sender.segment();
-        match NonZeroU16::new(full).filter(|full| len > usize::from(full.get())) {
-            Some(cut) => send_uncut(cx, &segment, cut, len, out),
-            None => send(cx, &segment, out),
+        if let Some(cut) = cut {
+            let shared = out.share(from, len, |from, len| self.buffer.slices(from, len));
+            send_uncut(cx, &segment, shared, cut, out);
+        } else {
+            segment.payload = self.buffer.slices(from, len);
+            send(cx, &segment, out);
         }
     }
 
@@ -407,13 +412,14 @@ pub fn send(cx: &mut Context, segment: &Segment<'_>, out: &mut Outbox) {
     debug_assert!(written, "the room was made for this segment");
 }
 
-/// Appends a super-packet with `len` bytes of payload, to be cut into segments of `cut`.
-fn send_uncut(cx: &mut Context, segment: &Segment<'_>, cut: NonZeroU16, len: usize, out: &mut Outbox) {
+/// Appends a super-packet: these headers, and what is `shared`, to be cut into segments of `cut`.
+fn send_uncut(cx: &mut Context, segment: &Segment<'_>, shared: Range<usize>, cut: NonZeroU16, out: &mut Outbox) {
     cx.stats.count(Counter::Originated);
     cx.stats.count(Counter::SuperPackets);
+    let len = shared.len();
     let segments = len.div_ceil(usize::from(cut.get()));
     cx.stats.add_to(Counter::SuperSegments, segments as u64);
-    let room = out.push_cut(segment.dst.ip(), segment.len(), Some(cut));
-    let written = segment.write_uncut(room);
+    let room = out.push_uncut(segment.dst.ip(), segment.len(), shared, cut);
+    let written = segment.write_uncut(room, len);
     debug_assert!(written, "the room was made for this super-packet");
 }

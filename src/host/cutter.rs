@@ -61,7 +61,7 @@ impl Cutter {
     /// Hands a super-packet to the kernel. Never waits.
     pub fn send(&mut self, packet: &Packet<'_>) -> io::Result<()> {
         let header = Header::of(packet).ok_or(io::ErrorKind::InvalidInput)?;
-        let parts = [IoSlice::new(&header.0), IoSlice::new(packet.bytes)];
+        let parts = [&header.0, packet.bytes, packet.more].map(IoSlice::new);
         // A device takes a packet whole or not at all.
         self.queue.write_vectored(&parts).map(|_| ())
     }
@@ -169,6 +169,7 @@ mod tests {
             let packet = Packet {
                 dst: [10, 0, 0, 1].into(),
                 bytes: &bytes,
+                more: &[],
                 cut: NonZeroU16::new(1_448),
             };
             let Header(header) = Header::of(&packet).expect("a super-packet");

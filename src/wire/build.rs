@@ -58,21 +58,21 @@ impl Segment<'_> {
     /// long for the length field of its IP header.
     #[must_use]
     pub fn write(&self, out: &mut [u8]) -> bool {
-        self.write_with(out, Self::sum_all)
+        self.write_with(out, 0, Self::sum_all)
     }
 
-    /// As [`Segment::write`], for a super-packet that the kernel cuts: the TCP checksum field gets the pseudo header's sum, which is what the
-    /// kernel starts from for each segment.
+    /// As [`Segment::write`], for a super-packet that the kernel cuts and that has `more` bytes behind what is written: the TCP checksum field gets
+    /// the pseudo header's sum, which is what the kernel starts from for each segment.
     #[must_use]
-    pub fn write_uncut(&self, out: &mut [u8]) -> bool {
-        self.write_with(out, |pseudo_header, _| checksum::fold(pseudo_header))
+    pub fn write_uncut(&self, out: &mut [u8], more: usize) -> bool {
+        self.write_with(out, more, |pseudo_header, _| checksum::fold(pseudo_header))
     }
 
     fn sum_all(pseudo_header: u64, segment: &[u8]) -> u16 {
         checksum::finish(checksum::sum(segment, pseudo_header))
     }
 
-    fn write_with(&self, out: &mut [u8], field: fn(u64, &[u8]) -> u16) -> bool {
+    fn write_with(&self, out: &mut [u8], more: usize, field: fn(u64, &[u8]) -> u16) -> bool {
         let Some(out) = out.get_mut(..self.len()) else {
             return false;
         };
@@ -82,7 +82,7 @@ impl Segment<'_> {
             ipv6::HEADER
         };
         let (ip, segment) = out.split_at_mut(ip_header);
-        let Ok(segment_len) = u16::try_from(segment.len()) else {
+        let Ok(segment_len) = u16::try_from(segment.len() + more) else {
             return false;
         };
         let written = match (self.src.ip(), self.dst.ip()) {
@@ -90,11 +90,10 @@ impl Segment<'_> {
             (IpAddr::V6(src), IpAddr::V6(dst)) => write_ipv6(ip, src, dst, segment_len),
             _ => None,
         };
-        written.and_then(|()| self.write_tcp(segment, field)).is_some()
+        written.and_then(|()| self.write_tcp(segment, segment_len, field)).is_some()
     }
 
-    fn write_tcp(&self, segment: &mut [u8], field: fn(u64, &[u8]) -> u16) -> Option<()> {
-        let segment_len = u32::try_from(segment.len()).ok()?;
+    fn write_tcp(&self, segment: &mut [u8], segment_len: u16, field: fn(u64, &[u8]) -> u16) -> Option<()> {
         let options_len = self.options.encoded_len();
         let header_len = tcp::MIN_HEADER + options_len;
         let (header, payload) = segment.split_at_mut_checked(header_len)?;
@@ -116,7 +115,7 @@ impl Segment<'_> {
         view.set_window(self.window);
         view.set_urgent_ptr(self.urgent);
 
-        let pseudo_header = checksum::pseudo_header(self.src.ip(), self.dst.ip(), segment_len);
+        let pseudo_header = checksum::pseudo_header(self.src.ip(), self.dst.ip(), u32::from(segment_len));
         let field = field(pseudo_header, segment);
         MutableTcpPacket::new(segment)?.set_checksum(field);
         Some(())
