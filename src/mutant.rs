@@ -43,6 +43,8 @@ listed_enum! {
         FinEarly,
         /// R3: a retransmission timeout does nothing.
         NeverResends,
+        /// R3: a super-packet goes past the machine's window.
+        SuperPacketPastWindow,
         /// R13: a machine that has lost its flow is heard again.
         FenceOpen,
         /// R14: no proof is ever enough.

@@ -490,6 +490,11 @@ impl Sender {
     /// The end of all that may go out after a first new segment `[from, end)`: each further one by the rules that it would be sent by alone.
     fn run_end(&self, from: Pos, mut end: Pos, usable: Pos, supply: Supply) -> Pos {
         let in_flight = self.outstanding();
+        let usable = if mutant::is(Mutation::SuperPacketPastWindow) {
+            supply.end
+        } else {
+            usable
+        };
         loop {
             let next = (end + self.mss()).min(usable);
             let cut_by_window = next - end < self.mss() && next < supply.end;

@@ -5,7 +5,7 @@ use relevo::engine::{DivergePolicy, MILLISECOND, Micros, SECOND};
 
 use crate::app::Pace;
 use crate::rng::Rng;
-use crate::scenario::{Fault, Scenario, When};
+use crate::scenario::{Cuts, Fault, Scenario, When};
 use crate::script::{Dialogue, Ending, Record};
 
 /// The streams of the layers; those below ten are the scenario's own.
@@ -15,6 +15,7 @@ const DEATHS: u64 = 13;
 const COMMANDS: u64 = 14;
 const PATIENCE: u64 = 15;
 const DIVERGENCE: u64 = 16;
+const CUTS: u64 = 17;
 
 fn when(r: &mut Rng) -> When {
     if r.chance(600) {
@@ -47,6 +48,7 @@ impl Scenario {
         }
         self.draw_patience(&mut patience);
         self.draw_divergence(&mut divergence);
+        self.cuts = Rng::new(self.seed, CUTS).pick(&[Cuts::Never, Cuts::AsTold, Cuts::AsTold, Cuts::Smaller]);
         self
     }
 

@@ -6,6 +6,7 @@
 
 mod app;
 mod books;
+mod cut;
 mod dialogues;
 mod gateway;
 mod host;
@@ -30,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use relevo::engine::Engine;
+use relevo::engine::{Counter, Engine};
 
 use crate::books::Violation;
 use crate::gateway::Gateway;
@@ -134,6 +135,7 @@ struct Total {
     limits: u64,
     evictions: u64,
     false_alarms: u64,
+    super_packets: u64,
     violations: Vec<(u64, &'static str)>,
 }
 
@@ -163,6 +165,7 @@ fn run_seeds(
                     total.limits += summary.limits;
                     total.evictions += summary.evictions;
                     total.false_alarms += summary.false_alarms;
+                    total.super_packets += summary.stats.get(Counter::SuperPackets);
                 }
                 Err(failure) => total.violations.push((seed, failure.violation.rule)),
             }
@@ -209,8 +212,9 @@ fn check_seeds(
         }
     }
     say(&format!(
-        "{name}: {} packets, {} takeovers, {} evictions, {} false alarms, {} flows without a survivor, {} at a known limit, {:.1} s",
+        "{name}: {} packets, {} super-packets, {} takeovers, {} evictions, {} false alarms, {} flows without a survivor, {} at a known limit, {:.1} s",
         total.packets,
+        total.super_packets,
         total.takeovers,
         total.evictions,
         total.false_alarms,

@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::app::Pace;
 use crate::net::LinkSpec;
-use crate::scenario::{Fault, Scenario, Sums};
+use crate::scenario::{Cuts, Fault, Scenario, Sums};
 use crate::world::Summary;
 
 fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
@@ -83,6 +83,7 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     add(&|o| o.greeting = 0);
     add(&|o| o.v6 = false);
     add(&|o| o.sums = Sums::Complete);
+    add(&|o| o.cuts = Cuts::Never);
     add(&|o| o.limits = Scenario::plain(0).limits);
     for h in 0..s.clients.len() + s.machines.len() {
         let n = s.clients.len();

@@ -48,7 +48,7 @@ fn u32_at(b: &[u8], at: usize) -> u32 {
 }
 
 /// RFC 1071's sum of 16-bit words, not folded.
-fn sum(bytes: &[u8]) -> u64 {
+pub fn sum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(2);
     let whole: u64 = words
         .by_ref()
@@ -57,7 +57,7 @@ fn sum(bytes: &[u8]) -> u64 {
     whole + words.remainder().first().map_or(0, |b| u64::from(*b) << 8)
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -114,6 +114,18 @@ pub struct Scenario {
     /// From then on nothing is lost, doubled or overtaken, in microseconds.
     pub heal: Micros,
     pub sums: Sums,
+    pub cuts: Cuts,
+}
+
+/// What becomes of super-packets on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cuts {
+    /// There are none: each segment is a packet of its own.
+    Never,
+    /// They are cut as the engine says.
+    AsTold,
+    /// Some are cut into smaller segments on their way.
+    Smaller,
 }
 
 /// The part of [`ServiceSpec`] that is drawn.
@@ -206,7 +218,14 @@ impl Scenario {
             old_stall: None,
             heal: 0,
             sums: Sums::Complete,
+            cuts: Cuts::Never,
         }
+    }
+
+    /// Segments leave together, and are cut so.
+    pub fn cut(mut self, cuts: Cuts) -> Self {
+        self.cuts = cuts;
+        self
     }
 
     /// Adds a connection of client 0 with one request.
@@ -267,7 +286,7 @@ impl Scenario {
             limits: self.limits.clone(),
             shard: 0,
             shards: 1,
-            super_packets: self.super_packets(),
+            super_packets: self.cuts != Cuts::Never,
             hash_key: [7; 16],
         }
     }

@@ -1,16 +1,19 @@
 //! The engine's boundary: packets go in and come out past the observer, and the engine and the detector are polled until both
 //! rest, as the daemon does.
 
+use std::num::NonZeroU16;
+
 use relevo::engine::detect::{Action, Detector};
 use relevo::engine::{Checksum, DropReason, Event, Meta, Probe, Reason, Verdict};
 
 use super::World;
 use super::queue::Happening;
 use crate::books::{Violation, ensure};
+use crate::cut::cut;
 use crate::gateway::Gateway;
 use crate::observer::Cause;
 use crate::packet::Packet;
-use crate::scenario::{CLIENT_IFINDEX, MACHINE_IFINDEX, Sums, When};
+use crate::scenario::{CLIENT_IFINDEX, Cuts, MACHINE_IFINDEX, Sums, When};
 
 /// The engine's memory is looked at after each so many packets, for the answer costs more than most packets.
 const MEMORY_EVERY: u64 = 16;
@@ -211,14 +214,30 @@ impl<G: Gateway> World<G> {
             return Ok(false);
         }
         let mut outbox = std::mem::take(&mut self.outbox);
-        for (dst, bytes) in outbox.iter() {
-            let addressed = Packet::parse(bytes).is_ok_and(|p| p.dst == dst);
-            ensure!(addressed, "contract", "the outbox says {dst}, the packet does not");
-            self.leave(bytes, Cause::Engine)?;
+        for packet in outbox.iter() {
+            let dst = packet.dst;
+            let pieces = match packet.cut {
+                Some(told) => cut(&packet, self.size_of_cut(told))?,
+                None => vec![packet.bytes.to_vec()],
+            };
+            for bytes in pieces {
+                let addressed = Packet::parse(&bytes).is_ok_and(|p| p.dst == dst);
+                ensure!(addressed, "contract", "the outbox says {dst}, the packet does not");
+                self.leave(&bytes, Cause::Engine)?;
+            }
         }
         outbox.clear();
         self.outbox = outbox;
         Ok(true)
+    }
+
+    /// How a super-packet is cut: as told, or smaller, as by a router that puts segments together and cuts them again.
+    fn size_of_cut(&mut self, told: NonZeroU16) -> NonZeroU16 {
+        if self.scenario.cuts == Cuts::Smaller && self.cuts.chance(300) {
+            let size = self.cuts.range(u64::from(told.get()).div_ceil(4), u64::from(told.get()));
+            return u16::try_from(size).ok().and_then(NonZeroU16::new).unwrap_or(told);
+        }
+        told
     }
 
     fn set_engine_timer(&mut self) -> Result<(), Violation> {

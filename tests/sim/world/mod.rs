@@ -76,6 +76,8 @@ pub struct World<G> {
     scripts: Rc<Vec<Script>>,
     /// Machines first, then clients.
     hosts: Vec<Host>,
+    /// Chance of how super-packets are cut.
+    cuts: Rng,
     up: Vec<Link>,
     down: Vec<Link>,
     stopped: Vec<bool>,
@@ -130,6 +132,7 @@ impl<G: Gateway> World<G> {
             observer: Observer::new(&spec, client_mtu, &machine_mtu, Rc::clone(&scripts), planned),
             engine,
             outbox: Outbox::new(),
+            cuts: Rng::new(s.seed, 18),
             trace: Trace::default(),
             captures: Vec::new(),
             up: hosts
