@@ -150,7 +150,7 @@ mod tests {
             all.split_at(len / 2)
         };
         let mut out = Outbox::new();
-        let mut add = |out: &mut Outbox, from: Pos, len: usize| {
+        let add = |out: &mut Outbox, from: Pos, len: usize| {
             let shared = out.share(from, len, slices);
             out.push_uncut([10, 0, 0, 1].into(), 0, shared, NonZeroU16::MIN);
         };

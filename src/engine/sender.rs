@@ -725,4 +725,59 @@ mod tests {
             })
         );
     }
+
+    /// As [`sender`], with super-packets of up to `most` bytes.
+    fn in_runs(n: Pos, most: Pos, edge: Pos) -> (Sender, Supply) {
+        let mut s = Sender::new(Rtt::new(50_000));
+        s.open(1_000, edge);
+        let (end, fin) = (1 + 1_000 * n, None);
+        (s, Supply { end, fin, most })
+    }
+
+    #[test]
+    fn a_run_ends_with_the_window_the_flight_or_the_packet() {
+        // Silly window avoidance holds for its last segment, too.
+        let (mut s, all) = in_runs(40, 64_000, 3_501);
+        assert_eq!(drain(&mut s, 0, all), [(1, 3_000)]);
+        let (mut s, all) = in_runs(40, 64_000, 1 << 20);
+        assert_eq!(drain(&mut s, 0, all), [(1, 10_000)], "the initial window");
+        s.on_ack(1_000, 4_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(drain(&mut s, 1_000, all), [(10_001, 5_000)]);
+        let (mut s, all) = in_runs(40, 3_999, 1 << 20);
+        let parts = [(1, 3_000), (3_001, 3_000), (6_001, 3_000), (9_001, 1_000)];
+        assert_eq!(drain(&mut s, 0, all), parts);
+    }
+
+    #[test]
+    fn a_run_is_what_single_segments_would_be() {
+        for edge in [1, 700, 1_001, 2_500, 9_999, 1 << 20] {
+            for (n, cut) in [(1, 0), (3, 400), (12, 1), (40, 999)] {
+                let sums = [0, 1_500, 4_000, 64_000].map(|most| {
+                    let (mut s, all) = in_runs(n, most, edge);
+                    let supply = Supply {
+                        end: all.end - cut,
+                        fin: Some(all.end - cut - 1),
+                        ..all
+                    };
+                    let sent = drain(&mut s, 0, supply);
+                    (sent.iter().map(|p| p.1).sum::<Pos>(), s.nxt(), s.max())
+                });
+                assert!(sums.iter().all(|sum| *sum == sums[0]), "{edge} {n} {cut}: {sums:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_again_goes_one_by_one() {
+        let (mut s, all) = in_runs(10, 64_000, 1 << 20);
+        assert_eq!(drain(&mut s, 0, all), [(1, 10_000)]);
+        for _ in 0..3 {
+            s.on_ack(1_000, 1, 1 << 20, NO_BLOCKS.into_iter(), true);
+        }
+        assert_eq!(drain(&mut s, 1_000, all), [(1, 1_000)]);
+        while s.on_timer(s.deadline().expect("armed")) != Expiry::Resend || s.nxt() > 1 {}
+        assert_eq!(drain(&mut s, 500_000, all), [(1, 1_000)]);
+        s.on_ack(500_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert!(drain(&mut s, 500_000, all).iter().all(|p| p.1 == 1_000));
+    }
 }

@@ -16,6 +16,7 @@ mod pressure;
 mod probe;
 mod replication;
 mod rules;
+mod supers;
 mod takeover;
 mod trail;
 mod trial;
@@ -227,16 +228,21 @@ impl Talk {
     /// The engine's own work, and what it says by it.
     pub fn poll(&mut self) {
         self.engine.poll(self.now, &mut self.out);
-        let packets: Vec<Vec<u8>> = self.out.iter().map(|p| p.bytes.to_vec()).collect();
+        let packets: Vec<(Vec<u8>, bool)> = self
+            .out
+            .iter()
+            .map(|p| ([p.bytes, p.more].concat(), p.cut.is_some()))
+            .collect();
         self.out.clear();
-        for bytes in packets {
-            self.hear(&bytes, "engine");
+        for (bytes, uncut) in packets {
+            self.hear(&bytes, if uncut { "uncut" } else { "engine" });
         }
     }
 
+    /// A super-packet's checksum is the kernel's work.
     fn hear(&mut self, bytes: &[u8], by: &str) {
         let p = Parsed::parse(bytes).expect("the engine lets out only what parses");
-        assert!(tcp_checksum_ok(bytes, &p), "checksum of {p:?}");
+        assert!(by == "uncut" || tcp_checksum_ok(bytes, &p), "checksum of {p:?}");
         let (own, other) = if p.dst == client() {
             (ISN[0], CLIENT_ISN)
         } else {

@@ -301,7 +301,11 @@ fn persist_does_not_leave_a_huge_timeout() {
     };
     let mut s = Sender::new(Rtt::new(50_000));
     s.open(1000, 1001);
-    let supply = Supply { end: 10_001, fin: None };
+    let supply = Supply {
+        end: 10_001,
+        fin: None,
+        most: 0,
+    };
     while s.next_segment(0, supply).is_some() {}
     s.on_ack(1000, 1001, 1001, std::iter::empty(), true);
     s.mind_window(1000, supply);
