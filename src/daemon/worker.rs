@@ -299,7 +299,10 @@ impl<Q: PacketQueue> Worker<Q> {
             self.injector.send(&self.outbox);
             self.outbox.clear();
             if self.engine.spec().super_packets && !self.injector.cuts() {
-                warn!("queue {}: the device for super-packets is down or gone; going on with single segments", self.queue_number);
+                warn!(
+                    "queue {}: the device for super-packets is down or gone; going on with single segments",
+                    self.queue_number
+                );
                 self.engine.stop_super_packets();
             }
         }
@@ -443,7 +446,7 @@ mod tests {
             shard: 0,
             shards: 1,
             super_packets: false,
-        hash_key: [7; 16],
+            hash_key: [7; 16],
         }
     }
 

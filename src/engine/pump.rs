@@ -136,7 +136,11 @@ impl Flow {
         Supply {
             end,
             fin: self.buffer.fin(),
-            most: if cx.spec.super_packets { self.most_at_once(leg) } else { 0 },
+            most: if cx.spec.super_packets {
+                self.most_at_once(leg)
+            } else {
+                0
+            },
         }
     }
 

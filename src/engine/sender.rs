@@ -742,7 +742,7 @@ mod tests {
         let (mut s, all) = in_runs(40, 64_000, 1 << 20);
         assert_eq!(drain(&mut s, 0, all), [(1, 10_000)], "the initial window");
         s.on_ack(1_000, 4_001, 1 << 20, NO_BLOCKS.into_iter(), true);
-        assert_eq!(drain(&mut s, 1_000, all), [(10_001, 5_000)]);
+        assert_eq!(drain(&mut s, 1_000, all), [(10_001, 6_000)]);
         let (mut s, all) = in_runs(40, 3_999, 1 << 20);
         let parts = [(1, 3_000), (3_001, 3_000), (6_001, 3_000), (9_001, 1_000)];
         assert_eq!(drain(&mut s, 0, all), parts);

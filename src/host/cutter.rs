@@ -174,11 +174,22 @@ mod tests {
             };
             let Header(header) = Header::of(&packet).expect("a super-packet");
             assert_eq!(header[..2], [1, kind]);
-            let words: Vec<u16> = header[2..].as_chunks().0.iter().map(|w| u16::from_ne_bytes(*w)).collect();
+            let words: Vec<u16> = header[2..]
+                .as_chunks()
+                .0
+                .iter()
+                .map(|w| u16::from_ne_bytes(*w))
+                .collect();
             let tcp = u16::try_from(tcp).expect("small");
             assert_eq!(words, [tcp + 32, 1_448, tcp, 16]);
             assert_eq!(Header::of(&Packet { cut: None, ..packet }), None);
-            assert_eq!(Header::of(&Packet { bytes: &bytes[..20], ..packet }), None);
+            assert_eq!(
+                Header::of(&Packet {
+                    bytes: &bytes[..20],
+                    ..packet
+                }),
+                None
+            );
         }
     }
 

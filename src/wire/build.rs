@@ -90,7 +90,9 @@ impl Segment<'_> {
             (IpAddr::V6(src), IpAddr::V6(dst)) => write_ipv6(ip, src, dst, segment_len),
             _ => None,
         };
-        written.and_then(|()| self.write_tcp(segment, segment_len, field)).is_some()
+        written
+            .and_then(|()| self.write_tcp(segment, segment_len, field))
+            .is_some()
     }
 
     fn write_tcp(&self, segment: &mut [u8], segment_len: u16, field: fn(u64, &[u8]) -> u16) -> Option<()> {

@@ -395,6 +395,9 @@ fn seeds_that_failed_since_are_clean() {
     ];
     for (seed, why) in seeds {
         // As they failed: before there were super-packets.
-        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed).cut(Cuts::Never));
+        passes(
+            &format!("seed {seed}, {why}"),
+            Scenario::from_seed(seed).cut(Cuts::Never),
+        );
     }
 }

@@ -50,7 +50,10 @@ fn sent(t: &mut Talk) -> Vec<(i64, i64, bool)> {
 
 fn upload(t: &mut Talk, at: i64, len: i64, flags: Flags) {
     let data = bytes(at, len);
-    t.client(Say { flags, ..words(at, 1, &data) });
+    t.client(Say {
+        flags,
+        ..words(at, 1, &data)
+    });
 }
 
 #[test]
@@ -82,7 +85,10 @@ fn the_fin_comes_last_or_after() {
         upload(&mut t, 1, len, Flags::FIN);
         let heard = sent(&mut t);
         assert_eq!(heard.iter().map(|s| s.1).sum::<i64>(), len);
-        assert!(heard[0].1 > 2 * FULL && heard.iter().filter(|s| s.2).count() == 1, "{heard:?}");
+        assert!(
+            heard[0].1 > 2 * FULL && heard.iter().filter(|s| s.2).count() == 1,
+            "{heard:?}"
+        );
         assert!(heard.last().is_some_and(|s| s.2), "{heard:?}");
     }
     let mut t = table(1 << 20);

@@ -234,7 +234,9 @@ impl<G: Gateway> World<G> {
     /// How a super-packet is cut: as told, or smaller, as by a router that puts segments together and cuts them again.
     fn size_of_cut(&mut self, told: NonZeroU16) -> NonZeroU16 {
         if self.scenario.cuts == Cuts::Smaller && self.cuts.chance(300) {
-            let size = self.cuts.range(u64::from(told.get()).div_ceil(4), u64::from(told.get()));
+            let size = self
+                .cuts
+                .range(u64::from(told.get()).div_ceil(4), u64::from(told.get()));
             return u16::try_from(size).ok().and_then(NonZeroU16::new).unwrap_or(told);
         }
         told
