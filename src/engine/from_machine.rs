@@ -358,6 +358,11 @@ impl Flow {
         let asks = repeated || (seg.v == seg.end && seg.v < self.legs[index].sent);
         self.note_output(index, seg, p);
         self.note_ack(now, index, seg, p);
+        if self.legs[index].trails {
+            // If it speaks first, the client is told what it can take, too.
+            let measure = self.measure(cx);
+            self.end_trailing(cx, &measure, index);
+        }
         if let Some(ts) = p.options.timestamps {
             self.note_echo(ts.ecr);
         }
