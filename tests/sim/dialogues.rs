@@ -371,6 +371,20 @@ fn seeds_that_failed_since_are_clean() {
         (7_124_360, "late packets of an older connection from the same port"),
         (7_081_147, "both windows filled, each with a hole"),
         (6_249, "what a forgotten original says to a client that begins anew"),
+        (
+            40_051_304,
+            "a leg of a machine that another flow, begun later, has found slow",
+        ),
+        (40_504_083, "the same again"),
+        (
+            40_519_859,
+            "a trailing replica that is level with the packet that speaks first",
+        ),
+        (40_880_465, "the same, with a window of its own"),
+        (
+            40_230_917,
+            "a failover to a machine that has not answered, of a flow on trial",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
