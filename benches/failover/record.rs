@@ -203,10 +203,10 @@ impl Lines {
         let all: Vec<&Value> = deaths.iter().chain(&calm).copied().collect();
         let (lost, reset, wrong) = (sum(&all, "lost"), sum(&all, "resets"), sum(&calm, "false"));
         let taken = deaths.iter().filter(|l| l["noticed"] == true).count();
-        let switch = percentile(&ms(&deaths, "redirect_us", 1.0), 99);
-        let gap = percentile(&ms(&deaths, "gap_ms", 1.0), 99);
+        let switch = most(&ms(&deaths, "redirect_us", 1.0), 0);
+        let gap = most(&ms(&deaths, "gap_ms", 1.0), 1);
         let line = format!(
-            "failover: runs={taken} lost={lost} reset={reset} false={wrong} switch_p99_us={switch:.0} gap_p99_ms={gap:.1}"
+            "failover: runs={taken} lost={lost} reset={reset} false={wrong} switch_p99_us={switch} gap_p99_ms={gap}"
         );
         (line, lost + reset + wrong == 0 && taken == deaths.len())
     }
@@ -247,6 +247,14 @@ fn sum(lines: &[&Value], name: &str) -> u64 {
 pub fn percentile(sorted: &[f64], of_hundred: usize) -> f64 {
     let rank = (sorted.len() * of_hundred).div_ceil(100).saturating_sub(1);
     sorted.get(rank).copied().unwrap_or(f64::NAN)
+}
+
+/// What 99 of a hundred do not exceed.
+fn most(sorted: &[f64], digits: usize) -> String {
+    if sorted.is_empty() {
+        return "none".into();
+    }
+    format!("{:.digits$}", percentile(sorted, 99))
 }
 
 fn figures(sorted: &[f64], digits: usize) -> String {
