@@ -318,9 +318,10 @@ impl Flow {
         if index == self.original && !self.client.has_left && leg.mode == Mode::Direct && p.seq == self.promise.isn {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
-        if index == self.original && self.state == FlowState::Open {
+        if index == self.original && self.state == FlowState::Open && self.buffer.base() <= leg.acked() {
             // It took over before the client had proved itself, and lost the packet that did. The client has had another machine's SYN/ACK, and
-            // need not say anything again: the engine does.
+            // need not say anything again: the engine does. What it has said that was not kept, for want of replicas, it will say again by
+            // itself.
             leg.relay(now, self.client.sent);
         }
         leg.ack_due = true;
