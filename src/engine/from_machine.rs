@@ -159,6 +159,7 @@ impl Flow {
         let blocks = p.options.sack;
         let leg = &mut self.legs[index];
         let (before, edge_before) = (leg.acked(), leg.sender.edge());
+        let last_window = std::mem::replace(&mut leg.last_window, p.window);
         let advanced = if leg.mode == Mode::Direct {
             leg.sender.follow_ack(now, seg.u, seg.edge)
         } else {
@@ -175,7 +176,9 @@ impl Flow {
         if advanced || seg.edge > edge_before {
             leg.progress_at = now;
         }
-        seg.u == before && seg.edge <= edge_before
+        // RFC 5681 section 2: with the window that it told last. One that was overtaken, its window lower than one that is known, repeats nothing.
+        let same_window = seg.edge == edge_before || (seg.edge < edge_before && p.window == last_window);
+        seg.u == before && same_window
     }
 
     fn hear_original(

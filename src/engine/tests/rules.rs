@@ -274,3 +274,21 @@ fn a_probe_that_the_client_has_taken_moves_its_window() {
     assert!(matches!(t.machine(0, probe(1_002, b"?")), Verdict::Accept { .. }));
     assert_eq!(t.machine(0, probe(1_003, b"!")), Verdict::Drop(DropReason::Implausible));
 }
+
+/// R6, RFC 5681 section 2: a duplicate says the same window again. The engine gives the client the highest edge that there was (I5), so a window
+/// that was overtaken on the way would look like one, and the client would repeat what was never lost.
+#[test]
+fn a_window_that_was_overtaken_is_no_duplicate() {
+    let mut t = Talk::established(1);
+    t.client(words(1, 1, b"abc"));
+    let says = |t: &mut Talk, window| matches!(t.machine(0, Say { window, ..ack(1, 4) }), Verdict::Accept { .. });
+    assert!(says(&mut t, 2_000), "it acknowledges");
+    assert!(says(&mut t, 3_000), "more room");
+    assert!(!says(&mut t, 2_500), "overtaken");
+    assert!(
+        says(&mut t, 3_000),
+        "the same again: a duplicate, or the answer to a probe"
+    );
+    assert!(!says(&mut t, 1), "overtaken");
+    assert!(says(&mut t, 1), "one that has taken its window back may answer, too");
+}
