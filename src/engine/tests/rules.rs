@@ -175,6 +175,27 @@ fn two_clients_with_one_port_are_told_apart() {
     assert_eq!(seen.src, "10.0.1.100:20000".parse().unwrap());
 }
 
+/// RFC 9293 section 3.6.1: what is still under way to a machine when its connection ends must not end or spoil another client's.
+#[test]
+fn what_a_client_has_just_left_is_not_given_to_another() {
+    let mut t = Talk::established(1);
+    let port = |t: &mut Talk, host: &str| {
+        let mut syn = t.client_packet(host);
+        let Verdict::Accept { len } = t.engine.handle_packet(0, Meta::default(), &mut syn) else {
+            panic!("dropped")
+        };
+        Parsed::parse(&syn[..len]).unwrap().src.port()
+    };
+    t.client(Say {
+        at: 1,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    assert_eq!(t.engine.status().services[0].flows, 0);
+    assert_eq!(port(&mut t, "10.0.1.8:40001"), 20_000);
+    assert_eq!(port(&mut t, "10.0.1.7:40001"), 40_001, "whose it was");
+}
+
 impl Talk {
     fn client_packet(&self, src: &str) -> Vec<u8> {
         let segment = Segment {
