@@ -4,6 +4,7 @@ mod close;
 mod command;
 mod context;
 mod contract;
+mod cut;
 pub mod detect;
 mod dispatch;
 mod diverge;
