@@ -239,6 +239,8 @@ impl Flow {
             let leg = self.original();
             leg.mode == Mode::Relayed
                 && leg.is_open()
+                // What it has said, and the client has yet to hear, is still in the cache: thousands of flows are not pumped at once.
+                && !self.owes_output()
                 && leg.sender.una() == self.buffer.end()
                 && self.client.max == self.buffer.end()
                 && leg.sent >= self.client.sent

@@ -413,3 +413,19 @@ fn an_original_that_took_over_an_unproved_client_and_lost_its_words_hears_them_f
     assert_eq!(short(&heard), [(1, Some(1), "GET\n")]);
     assert!(heard[0].flags.contains(Flags::FIN));
 }
+
+/// Among thousands of flows it may be some time before the pump comes to this one.
+#[test]
+fn a_client_that_speaks_before_the_cached_answer_is_out_still_gets_it() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"GET\n"));
+    t.machine(0, ack(1, 5));
+    t.machine(1, words(1, 5, b"42\n"));
+    t.hush();
+    let machine = machine_ref(0);
+    assert_eq!(t.engine.command(t.now, Command::Down { machine }).switched, 1);
+    // Not polled yet.
+    t.client(words(5, 1, b"PUT\n"));
+    let heard = t.client_heard();
+    assert!(short(&heard).contains(&(1, Some(5), "42\n")), "{heard:?}");
+}
