@@ -385,6 +385,16 @@ fn seeds_that_failed_since_are_clean() {
             40_230_917,
             "a failover to a machine that has not answered, of a flow on trial",
         ),
+        (
+            40_632_799,
+            "a SYN repeated after a reset, and machines that had been asked before",
+        ),
+        (
+            40_358_681,
+            "windows that were overtaken, and a client that goes beyond its own",
+        ),
+        (40_069_138, "a FIN behind what a stack has cut off at its window"),
+        (40_193_965, "a late reset, and the next client with the same port"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
