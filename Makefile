@@ -35,7 +35,7 @@ test: deps ## unit tests, simulation, and real stacks in network namespaces
 sim: ## run SEEDS=10000 drawn schedules FROM=1 around the engine; PCAP=dir keeps captures of one, or of those that fail
 	@scripts/number.sh SEEDS "$(SEEDS)" "make sim [SEEDS=n] [FROM=seed] [PCAP=dir]"
 	@scripts/number.sh FROM "$(FROM)" "make sim [SEEDS=n] [FROM=seed] [PCAP=dir]"
-	@SIM_SEEDS=$(SEEDS) SIM_FIRST=$(FROM) PCAP=$(abspath $(PCAP)) $(CARGO) test -q --locked --test sim -- --exact sim >/dev/null
+	@SIM_SEEDS="$(SEEDS)" SIM_FIRST="$(FROM)" PCAP=$(abspath $(PCAP)) $(CARGO) test -q --locked --test sim -- --exact sim >/dev/null
 
 mutants: ## break one rule of the engine at a time: the simulation must catch each
 	@$(CARGO) test -q --locked --features mutants --test sim -- --exact mutants::mutants >/dev/null
@@ -47,17 +47,17 @@ demo: deps ## freeze the original in the middle of a redis load, an upload and a
 # Their results go into bench-results; the exit code is the program's own (2 for a wrong RUNS or SEED).
 campaign: deps ## real services under load, a fault in each run [RUNS=20] [SEED=s]; result in bench-results
 	@$(CARGO) build --release --locked --bin relevo --example campaign
-	@RUNS=$(RUNS) SEED=$(SEED) $(TARGET)/release/examples/campaign
+	@RUNS="$(RUNS)" SEED="$(SEED)" $(TARGET)/release/examples/campaign
 
 campaign-death: deps ## kills the engine under load, again and again [RUNS=20] [SEED=s]; result in bench-results
 	@$(CARGO) build --release --locked --bin relevo --example campaign
-	@RUNS=$(RUNS) SEED=$(SEED) $(TARGET)/release/examples/campaign death
+	@RUNS="$(RUNS)" SEED="$(SEED)" $(TARGET)/release/examples/campaign death
 
 soak: ## mixed load and a fault every ten seconds [MINUTES=30] [SEED=s]; figures and a plot in bench-results
 	@scripts/number.sh MINUTES "$(MINUTES)" "make soak [MINUTES=n] [SEED=s]"
 	@scripts/deps.sh test
 	@$(CARGO) build --release --locked --bin relevo --example soak
-	@MINUTES=$(MINUTES) SEED=$(SEED) $(TARGET)/release/examples/soak
+	@MINUTES="$(MINUTES)" SEED="$(SEED)" $(TARGET)/release/examples/soak
 
 fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wire engine"]
 	@scripts/fuzz.sh "$(or $(SECONDS),10)" $(TARGETS)
@@ -66,7 +66,7 @@ fuzz: ## look for inputs that break something [SECONDS=10] a target [TARGETS="wi
 define ladder
 @scripts/deps.sh test
 @scripts/deps.sh bench || echo "note: going on without what could not be installed"
-@WHAT=$(or $(1),$(WHAT)) ROUNDS=$(ROUNDS) SECONDS=$(SECONDS) WAYS=$(WAYS) $(CARGO) bench --locked --bench ladder
+@WHAT="$(or $(1),$(WHAT))" ROUNDS="$(ROUNDS)" SECONDS="$(SECONDS)" WAYS="$(WAYS)" $(CARGO) bench --locked --bench ladder
 endef
 
 bench: ## Relevo against routing, NAT, proxies, blind copies: all of the following four; figures and plots in bench-results
@@ -90,13 +90,13 @@ bench-engine: ## the pure engine: time and allocations a packet and a takeover, 
 bench-failover: ## what a failure costs the clients [RUNS=5] [KINDS=...] [FLOWS=...] [PARTS=...]; result in bench-results
 	@scripts/number.sh RUNS "$(RUNS)" "make bench-failover [RUNS=n] [KINDS=frozen,link-down] [FLOWS=1,100,10000] [PARTS=deaths,calm]"
 	@scripts/deps.sh test
-	@RUNS=$(RUNS) KINDS=$(KINDS) FLOWS=$(FLOWS) PARTS=$(PARTS) $(CARGO) bench --locked --bench failover
+	@RUNS="$(RUNS)" KINDS="$(KINDS)" FLOWS="$(FLOWS)" PARTS="$(PARTS)" $(CARGO) bench --locked --bench failover
 
 bench-fastest: deps ## GETs with slow machines: a fixed original against the fastest [SECONDS=60]; result in bench-results
-	@SECONDS=$(SECONDS) $(CARGO) bench --locked --bench fastest
+	@SECONDS="$(SECONDS)" $(CARGO) bench --locked --bench fastest
 
 failover-picture: deps ## draw docs/failover.svg from a takeover of this moment
-	@PICTURE=$(abspath docs/failover.svg) $(CARGO) bench --locked --bench failover
+	@PICTURE="$(abspath docs/failover.svg)" $(CARGO) bench --locked --bench failover
 
 load-rules: build ## load the nftables rules for CONFIG
 	$(RELEVO) rules load --config $(CONFIG)

@@ -53,6 +53,8 @@ listed_enum! {
         CausalityIgnored,
         /// R12: a planned handover does not wait until the new original is level.
         LevelUnchecked,
+        /// R12: connections at rest are not told that their machine has fallen.
+        SleepersUntold,
         /// R23: an original that was beaten is fed the client's packets as they come.
         BeatenStaysDirect,
         /// R5, R16: a leg that can't keep the promises speaks to the client.

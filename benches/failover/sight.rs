@@ -22,13 +22,18 @@ pub struct Sight {
 pub fn of(segments: &[Segment], death: &Death) -> Option<Sight> {
     let struck = since_1970(death.struck);
     let (last, first) = gap(segments, death.old, struck)?;
-    // The request that each connection waits on.
-    let mut asked: HashMap<u16, Duration> = HashMap::new();
+    // The request that each connection waits on: where it ends, and when it was first said. One that is said again, answered or not, is no
+    // new one; a new one means that the last was answered, whatever the capture has missed.
+    let mut asked: HashMap<u16, (u32, Option<Duration>)> = HashMap::new();
     let mut waits = Vec::new();
     for segment in segments.iter().filter(|s| s.len > 0) {
         if segment.dport == PORT {
-            asked.entry(segment.sport).or_insert(segment.time);
-        } else if let Some(since) = asked.remove(&segment.dport)
+            let end = segment.seq.wrapping_add(segment.len);
+            let last = asked.entry(segment.sport).or_insert((segment.seq, None));
+            if end.wrapping_sub(last.0).cast_signed() > 0 {
+                *last = (end, Some(segment.time));
+            }
+        } else if let Some(since) = asked.get_mut(&segment.dport).and_then(|(_, since)| since.take())
             && since < first
             && segment.time >= first
         {

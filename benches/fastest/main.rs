@@ -30,6 +30,7 @@ use lab::arguments::{beside, number};
 use lab::engine::{Engine, ServiceConfig};
 use lab::pattern::Random;
 use lab::program;
+use lab::quantile::quantile;
 use lab::services::{Redis, addresses};
 use lab::surroundings::Surroundings;
 use lab::{Family, Lab};
@@ -69,7 +70,7 @@ impl Latencies {
 
     /// The latency that so many of a thousand do not exceed.
     fn at(&self, per_mille: usize) -> u64 {
-        self.0[(self.0.len() * per_mille / 1_000).min(self.0.len() - 1)]
+        quantile(&self.0, per_mille).unwrap_or_default()
     }
 
     fn row(&self) -> [u64; 4] {

@@ -60,7 +60,14 @@ impl Record {
 /// `campaign: N runs, L lost, R reset` over all lines of masked faults.
 fn closing(lines: &[Value]) -> String {
     let row = Row::of(lines.iter());
-    format!("campaign: {} runs, {} lost, {} reset", row.runs, row.lost, row.reset)
+    let unbalanced = match row.unbalanced {
+        0 => String::new(),
+        n => format!(", {n} unbalanced"),
+    };
+    format!(
+        "campaign: {} runs, {} lost, {} reset{unbalanced}",
+        row.runs, row.lost, row.reset
+    )
 }
 
 /// The runs with one fault.

@@ -88,6 +88,14 @@ pub struct Coordinator {
     outvoted: RateLimit,
 }
 
+/// For whom a machine is taken out, if anybody has asked for it.
+#[derive(Default)]
+struct Errand {
+    asker: Option<Sender<Answer>>,
+    /// The handover that came first.
+    done: Option<Takeover>,
+}
+
 impl Coordinator {
     /// Puts the coordinator together.
     #[must_use]
@@ -172,7 +180,7 @@ impl Coordinator {
                 machine,
                 reason: reason @ (Reason::Refused | Reason::Hang),
                 suspected_at,
-            } => self.take_down(machine, State::Down, reason, suspected_at, None),
+            } => self.take_down(machine, State::Down, reason, suspected_at, Errand::default()),
             Action::Down {
                 machine,
                 reason,
@@ -200,19 +208,12 @@ impl Coordinator {
             debug!(machine = ?self.roster.names(machine), "alive: its answer was waiting in a queue");
             self.detector.handle_up(now, machine);
         } else {
-            self.take_down(machine, State::Down, reason, suspected_at, None);
+            self.take_down(machine, State::Down, reason, suspected_at, Errand::default());
         }
     }
 
     /// Takes a machine out of all shards, unless it is out already or nobody would be left.
-    fn take_down(
-        &mut self,
-        machine: MachineRef,
-        state: State,
-        reason: Reason,
-        suspected_at: Micros,
-        asker: Option<Sender<Answer>>,
-    ) {
+    fn take_down(&mut self, machine: MachineRef, state: State, reason: Reason, suspected_at: Micros, errand: Errand) {
         let now = clock::now();
         if !self.roster.is_up(machine) {
             return;
@@ -247,8 +248,9 @@ impl Coordinator {
             was_original,
             record,
             decided_at: now,
+            before: errand.done,
         };
-        self.start(then, asker, Task::Command(Command::Down { machine }));
+        self.start(then, errand.asker, Task::Command(Command::Down { machine }));
     }
 
     fn original_name(&self, machine: MachineRef) -> String {

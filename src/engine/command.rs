@@ -1,12 +1,15 @@
 //! What the coordinator wants done in all flows of a service: R12 (takeover), R13 (rejoin), planned handover.
 
 use super::context::Context;
+use super::fall::{Fall, Roles};
 use super::flow::Flow;
 use super::{Command, Engine, MachineRef, Micros, Outcome, ServiceId};
 
 impl Engine {
     /// Carries out a command; its packets come from the next [`Engine::poll`].
     pub fn command(&mut self, now: Micros, command: Command) -> Outcome {
+        // What was ordered before comes before.
+        self.tell_sleepers(usize::MAX);
         match command {
             Command::Down { machine } => self.machine_down(now, machine),
             Command::Up { machine } => {
@@ -59,10 +62,16 @@ impl Engine {
         if let Some(next) = self.cx.serving(id.service) {
             self.cx.current[usize::from(id.service.0)] = next;
         }
-        self.each_flow(id.service, |flow, cx| {
+        let fall = Fall::new(&self.cx, id, now);
+        let mut foretold = Outcome::default();
+        let wakes = |roles: &Roles| !fall.effect(roles).count(&mut foretold);
+        self.each_flow(id.service, wakes, |flow, cx| {
             flow.machine_down(cx, now, id.machine, &mut outcome);
             true
         });
+        self.flows.set_fall(fall);
+        outcome.switched += foretold.switched;
+        outcome.legs_freed += foretold.legs_freed;
         outcome
     }
 
@@ -74,7 +83,11 @@ impl Engine {
         if !outcome.applied {
             return outcome;
         }
-        self.each_flow(to.service, |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome));
+        self.each_flow(
+            to.service,
+            |_| true,
+            |flow, cx| flow.hand_over(cx, now, to.machine, &mut outcome),
+        );
         outcome
     }
 
@@ -84,9 +97,11 @@ impl Engine {
             ..Outcome::default()
         };
         if outcome.applied {
-            self.each_flow(to.service, |flow, cx| {
-                flow.plan_handover(cx, now, to.machine, &mut outcome)
-            });
+            self.each_flow(
+                to.service,
+                |_| true,
+                |flow, cx| flow.plan_handover(cx, now, to.machine, &mut outcome),
+            );
             outcome.switched = self.take_moved(to.service);
         }
         outcome
@@ -98,7 +113,11 @@ impl Engine {
             ..Outcome::default()
         };
         if outcome.applied {
-            self.each_flow(to.service, |flow, _| {
+            // Those at rest have no plan, and are only counted.
+            self.flows
+                .look_at_rest(to.service, |flow| flow.count_plan(to.machine, &mut outcome));
+            let none = |_: &Roles| false;
+            self.each_flow(to.service, none, |flow, _| {
                 flow.end_handover(to.machine, &mut outcome);
                 false
             });
@@ -112,14 +131,19 @@ impl Engine {
         std::mem::take(&mut self.cx.moved[usize::from(service.0)])
     }
 
-    /// `f` returns whether the flow has something to do in the next poll.
-    fn each_flow(&mut self, service: ServiceId, mut f: impl FnMut(&mut Flow, &mut Context) -> bool) {
-        self.flows.each(service, |key, flow, was_parked| {
+    /// Each flow that is awake, and each at rest that `wakes`. `f` returns whether the flow has something to do in the next poll.
+    fn each_flow(
+        &mut self,
+        service: ServiceId,
+        wakes: impl FnMut(&Roles) -> bool,
+        mut f: impl FnMut(&mut Flow, &mut Context) -> bool,
+    ) {
+        self.flows.each(service, wakes, |key, flow| {
             let before = flow.is_half_open();
             let busy = f(flow, &mut self.cx);
             self.half_open -= usize::from(before && !flow.is_half_open());
             // One that was parked has its next poll to be parked again.
-            if (busy || was_parked) && !std::mem::replace(&mut flow.dirty, true) {
+            if (busy || flow.can_park()) && !std::mem::replace(&mut flow.dirty, true) {
                 self.burdened = true;
                 // A client that waits for output that is there goes before those who are only owed a number.
                 if flow.owes_output() {

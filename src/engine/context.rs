@@ -184,11 +184,12 @@ impl Context {
     }
 
     /// The original has ended a connection, and nobody says the same yet: its service may have crashed, with all its connections. A probe
-    /// tells sooner than the vote. Connections that end are an everyday thing, so that is said once in `probe_interval`.
-    pub fn suspect_end(&mut self, now: Micros, service: ServiceId, machine: MachineId) {
+    /// tells sooner than the vote. Connections that end are an everyday thing, so that is said once in `probe_interval`; but once more for an
+    /// end, held back from `since` on, that has turned out to be a failure: what was asked before it says nothing about it.
+    pub fn suspect_end(&mut self, now: Micros, since: Option<Micros>, service: ServiceId, machine: MachineId) {
         let interval = self.service(service).detect.probe_interval;
         let told = &mut self.ends_told[usize::from(service.0)][usize::from(machine.0)];
-        if told.is_none_or(|told| now >= told + interval) {
+        if told.is_none_or(|told| now >= told + interval || since.is_some_and(|since| told < since)) {
             *told = Some(now);
             self.suspect(service, machine, Reason::Vote);
         }

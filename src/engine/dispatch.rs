@@ -31,11 +31,12 @@ impl Engine {
         let Some(key) = self.table.flow_of_peer(id.service, p.dst) else {
             return self.stranger_machine(now + meta.behind, id, p);
         };
-        let Some(flow) = self.flows.get_mut(key) else {
+        let Some(flow) = self.flows.get_mut(&mut self.cx, key) else {
             return Verdict::Drop(DropReason::UnknownFlow);
         };
         let Some(index) = flow.leg_of(id.machine) else {
             self.cx.refuse(p.src, p.dst, p.seq, p.ack, p.flags, p.seq_len());
+            self.touch(key);
             return Verdict::Drop(DropReason::UnknownFlow);
         };
         let before = flow.is_half_open();
@@ -91,7 +92,7 @@ impl Engine {
         p: &Parsed,
         packet: &mut [u8],
     ) -> Verdict {
-        let Some(flow) = self.flows.get_mut(key) else {
+        let Some(flow) = self.flows.get_mut(&mut self.cx, key) else {
             return Verdict::Drop(DropReason::UnknownFlow);
         };
         let before = flow.is_half_open();

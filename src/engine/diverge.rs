@@ -10,22 +10,19 @@
 //! never delayed (R4): it is counted and told; the flow can't be moved back to before them.
 
 mod excerpt;
+mod find;
+mod given;
 mod majority;
 
+use super::Counter;
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::{Leg, LegState, Mode};
+use super::leg::{Leg, LegState};
 use super::pack::Packer;
-use super::pos::{Pos, length, span, words_end};
+use super::pos::{Pos, words_end};
 use super::stream::{Budget, Stream};
-use super::{Counter, Event};
-use crate::mutant::{self, Mutation};
 
 pub use excerpt::{Difference, Excerpt};
-
-/// How far a machine must have gone on past a hole in its output, acknowledged long since, before the hole counts as lost on the way
-/// to the engine, and not just as overtaken, in bytes.
-const OVERTAKEN: Pos = 64 << 10;
 
 /// The comparison of one flow's legs, made when there is first something to compare.
 #[derive(Debug, Default)]
@@ -145,100 +142,6 @@ impl Side {
 }
 
 impl Flow {
-    /// The original says something, which goes to the client: it is what the others are compared with. This comes before the verdict:
-    /// one copy, two of what one that took over says again, and the growth of a buffer that is not large enough yet, as while a
-    /// flow warms up and after a rest.
-    pub fn note_given(&mut self, cx: &mut Context, at: Pos, bytes: &[u8]) {
-        // RFC 9293 section 3.8.4: beyond its FIN there is only the garbage byte of a keep-alive.
-        let words = length(words_end(at + span(bytes.len()), self.fin) - at);
-        let bytes = bytes.get(..words).unwrap_or_default();
-        if bytes.is_empty() || !cx.compares(self.service) {
-            return;
-        }
-        self.open_comparison();
-        let limit = self.buffer_limit(cx);
-        let Some(mut compare) = self.compare.take() else {
-            return;
-        };
-        let end = at + span(bytes.len());
-        let relayed = self.legs[self.original].mode == Mode::Relayed;
-        if at < compare.own_from && relayed && !self.legs[self.original].is_garbage(at, end, bytes.len()) {
-            // It took over, and says what the client has had of another: that is compared, too.
-            let known = bytes.len().min(length(compare.own_from - at));
-            let leg = &mut self.legs[self.original];
-            leg.cache.store(at, &bytes[..known], limit, &mut cx.budget);
-        }
-        self.keep_given(cx, &mut compare, at, bytes);
-        self.compare = Some(compare);
-    }
-
-    /// Keeps what the client is given; what a slow leg has yet to say makes room where a limit is reached. Where the shard is short of
-    /// memory nothing is kept: it would close the windows of everybody (R5).
-    fn keep_given(&self, cx: &mut Context, compare: &mut Compare, at: Pos, bytes: &[u8]) {
-        let (end, limit) = (at + span(bytes.len()), self.buffer_limit(cx));
-        if cx.budget.is_short() {
-            self.give_up(cx, compare);
-            self.give_up_below(cx, compare, end);
-            return;
-        }
-        if compare.given.store(at, bytes, limit, &mut cx.budget) {
-            return;
-        }
-        let room = span(compare.given.capacity().min(limit));
-        let base = if room < span(bytes.len()) { end } else { end - room };
-        self.give_up_below(cx, compare, base);
-        if !compare.given.store(at, bytes, limit, &mut cx.budget) {
-            self.give_up_below(cx, compare, end);
-        }
-    }
-
-    /// Gives up all that has not been compared yet, and the memory.
-    fn give_up(&self, cx: &mut Context, compare: &mut Compare) {
-        while compare.given.has_islands() {
-            compare.given.skip_hole(Pos::MAX);
-        }
-        self.give_up_below(cx, compare, compare.given.next());
-        compare.release(&mut cx.budget);
-    }
-
-    fn give_up_below(&self, cx: &mut Context, compare: &mut Compare, base: Pos) {
-        compare.given.advance(base);
-        for (index, (side, leg)) in compare.sides.iter_mut().zip(&self.legs).enumerate() {
-            // One that is gone will say no more, and the original's own words are what is given.
-            if index == self.original {
-                side.skip_to(base.min(compare.own_from), cx);
-            } else if leg.state != LegState::Gone {
-                side.skip_to(base, cx);
-            }
-        }
-    }
-
-    /// It begins with what the client has not acknowledged: all of that is still to be said, or to be said again, by the original. How
-    /// far the original has sent is not the same, for what it has said may have been lost on the way here.
-    fn open_comparison(&mut self) {
-        if self.compare.is_none() && self.is_comparable() {
-            let start = words_end(self.client.acked, self.fin).max(1);
-            self.compare = Some(Box::new(Compare::new(start, self.legs.len())));
-        }
-    }
-
-    /// The client was given `[from, to)` out of the new original's cache (R12).
-    pub fn note_replayed(&mut self, cx: &mut Context, from: Pos, to: Pos) {
-        if to <= from || !cx.compares(self.service) {
-            return;
-        }
-        self.open_comparison();
-        let Some(mut compare) = self.compare.take() else {
-            return;
-        };
-        let (first, second) = self.legs[self.original].cache.slices(from, length(to - from));
-        self.keep_given(cx, &mut compare, from, first);
-        if !second.is_empty() {
-            self.keep_given(cx, &mut compare, from + span(first.len()), second);
-        }
-        self.compare = Some(compare);
-    }
-
     /// Another leg takes the place of leg `old` (R12): what the client has had so far were the old one's words.
     pub fn note_switch(&mut self, old: usize) {
         let given = words_end(self.client.sent, self.fin);
@@ -321,124 +224,6 @@ impl Flow {
         compare.given.advance(needed.min(given));
     }
 
-    /// Compares what leg `index` has said. `rests` says that nothing is under way.
-    fn compare_leg(&mut self, cx: &mut Context, compare: &mut Compare, index: usize, rests: bool) {
-        let is_original = index == self.original;
-        let leg = &self.legs[index];
-        if !matches!(leg.state, LegState::Open | LegState::Finished) {
-            return;
-        }
-        let side = &mut compare.sides[index];
-        if is_original && (leg.mode == Mode::Direct || side.compared >= compare.own_from) {
-            // From here on its words are what the others are compared with.
-            side.skip_to(compare.own_from, cx);
-            side.compared = side.compared.max(compare.given.next());
-            return;
-        }
-        let mut found = self.compare_words(cx, compare, index);
-        while self.skip_lost(index, rests) {
-            let more = self.compare_words(cx, compare, index);
-            found = found.or(more);
-        }
-        let ends = if is_original {
-            None
-        } else {
-            self.other_end(compare, index)
-        };
-        if let Some((at, byte)) = found.or(ends) {
-            self.note_difference(cx, compare, index, (at, byte), ends.is_some());
-        }
-        let floor = self.cache_floor_of(compare, index, self.client.acked);
-        self.legs[index].cache.advance(floor);
-    }
-
-    /// Compares what is whole, and returns where it first differs, and by which byte.
-    fn compare_words(&self, cx: &mut Context, compare: &mut Compare, index: usize) -> Option<(Pos, Option<u8>)> {
-        let (leg, side) = (&self.legs[index], &mut compare.sides[index]);
-        // Of a leg that is finished, what is missing may have been forgotten on both sides.
-        let kept = leg.cache.base().min(compare.given.next()).max(compare.given.base());
-        side.skip_to(kept, cx);
-        let limit = if index == self.original {
-            compare.own_from
-        } else {
-            Pos::MAX
-        };
-        let from = side.compared;
-        let end = compare.given.next().min(leg.cache.next()).min(limit);
-        if end <= from {
-            return None;
-        }
-        side.compared = end;
-        let len = length(end - from);
-        let (count, first) = differing(compare.given.slices(from, len), leg.cache.slices(from, len));
-        if count == 0 || mutant::is(Mutation::DifferencesUnseen) {
-            return None;
-        }
-        cx.stats.add_to(Counter::DivergedBytes, count);
-        first.map(|(at, byte)| (from + span(at), Some(byte)))
-    }
-
-    /// A machine does not repeat what it knows to have arrived: what the engine misses of it was lost on the way here, unless it was just
-    /// overtaken. False if there is nothing to give up.
-    fn skip_lost(&mut self, index: usize, rests: bool) -> bool {
-        let leg = &mut self.legs[index];
-        let known = words_end(leg.told, leg.fin);
-        let said_all = leg.fin.is_some_and(|fin| leg.told > fin);
-        let lost = rests || said_all || leg.sent - leg.cache.next() > OVERTAKEN;
-        lost && leg.cache.skip_hole(known)
-    }
-
-    /// Where the output of leg `index` ends before the original's, or goes on after its end, and what it says there.
-    fn other_end(&self, compare: &Compare, index: usize) -> Option<(Pos, Option<u8>)> {
-        let (leg, side) = (&self.legs[index], &compare.sides[index]);
-        if side.is_of_other_length() || mutant::is(Mutation::LengthsUnseen) {
-            return None;
-        }
-        let shorter = leg.fin.filter(|fin| *fin < compare.given.next());
-        let longer = self
-            .fin
-            .filter(|fin| side.compared <= *fin && (leg.cache.next() > *fin || leg.sent > *fin + 1));
-        let byte = |at| leg.cache.slices(at, 1).0.first().copied();
-        shorter.map(|at| (at, None)).or_else(|| longer.map(|at| (at, byte(at))))
-    }
-
-    /// Leg `index` differs. The first time this is told, with both sides' words; later differences are only counted. Output of
-    /// another length is of no use to the client, whatever the policy: the leg's positions are not the client's.
-    fn note_difference(
-        &mut self,
-        cx: &mut Context,
-        compare: &mut Compare,
-        index: usize,
-        (at, byte): (Pos, Option<u8>),
-        length: bool,
-    ) {
-        if length {
-            cx.stats.count(Counter::LengthsDiverged);
-            self.disqualify(index, &mut cx.stats);
-        }
-        if let Some(first) = &mut compare.sides[index].first {
-            first.length |= length;
-            return;
-        }
-        compare.sides[index].first = Some(First {
-            at,
-            byte,
-            length,
-            judged: false,
-        });
-        let machine = self.machine_ref(index);
-        cx.note_diverged(machine);
-        let difference = Difference::between(
-            self.client.addr,
-            self.legs[self.original].machine,
-            at,
-            &compare.given,
-            &self.legs[index].cache,
-            length,
-        );
-        cx.event(Event::Diverged { machine, difference });
-    }
-
     /// The client asks for more at `u`, having read all that it was given, up to `v`: if a leg that differs has said more than
     /// that before it was asked, its answers have another length. Pipelining clients don't wait for the end of an answer: there the
     /// rule may take a leg for longer that is merely faster, and has differed already.
@@ -499,32 +284,5 @@ impl Flow {
             }
         }
         self.compare = Some(compare);
-    }
-}
-
-/// How many bytes differ, and the first of them: its place and the second side's byte.
-fn differing(a: (&[u8], &[u8]), b: (&[u8], &[u8])) -> (u64, Option<(usize, u8)>) {
-    let (mut a, mut b) = ([a.0, a.1], [b.0, b.1]);
-    let (mut count, mut first, mut at) = (0, None, 0);
-    loop {
-        for side in [&mut a, &mut b] {
-            if side[0].is_empty() {
-                *side = [side[1], &[]];
-            }
-        }
-        let len = a[0].len().min(b[0].len());
-        if len == 0 {
-            return (count, first);
-        }
-        let (x, y) = (&a[0][..len], &b[0][..len]);
-        if x != y {
-            let differs = |(_, (x, y)): &(usize, (&u8, &u8))| x != y;
-            let pairs = || x.iter().zip(y).enumerate();
-            first = first.or_else(|| pairs().find(differs).map(|(i, (_, y))| (at + i, *y)));
-            count += pairs().filter(differs).count() as u64;
-        }
-        a[0] = &a[0][len..];
-        b[0] = &b[0][len..];
-        at += len;
     }
 }

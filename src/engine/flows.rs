@@ -2,23 +2,33 @@
 //!
 //! Whoever means a flow gets it awake. What only looks, looks at parked flows as they lie.
 
+use super::context::Context;
+use super::fall::{Effect, Fall, Roles};
 use super::flow::Flow;
 use super::pack::Writer;
 use super::park::Parked;
 use super::spec::{Micros, ServiceId};
 use slab::Slab;
 
-/// A flow's place: `parked` is empty while `flow` is there.
-#[derive(Debug, Default)]
+/// A flow's place: `parked` is empty, and `roles` are of old, while `flow` is there.
+#[derive(Debug)]
 struct Place {
     flow: Option<Box<Flow>>,
     parked: Parked,
+    roles: Roles,
 }
 
 impl Place {
     fn wake(&mut self) -> &mut Flow {
         let parked = &mut self.parked;
         self.flow.get_or_insert_with(|| Box::new(std::mem::take(parked).flow()))
+    }
+    /// The flow, to be looked at: one that is parked is made in `made`.
+    fn look<'a>(&'a self, made: &'a mut Flow) -> &'a Flow {
+        self.flow.as_deref().unwrap_or_else(|| {
+            self.parked.read_into(made);
+            made
+        })
     }
 }
 
@@ -27,6 +37,8 @@ impl Place {
 pub struct Flows {
     places: Slab<Place>,
     writer: Writer,
+    /// What those at rest have yet to be told.
+    fall: Option<Fall>,
 }
 
 impl Flows {
@@ -53,6 +65,7 @@ impl Flows {
     /// Takes a flow in; returns its number.
     pub fn insert(&mut self, flow: Flow) -> usize {
         self.places.insert(Place {
+            roles: Roles::of(&flow),
             flow: Some(Box::new(flow)),
             parked: Parked::default(),
         })
@@ -63,9 +76,15 @@ impl Flows {
         place.wake();
         place.flow
     }
-    /// The flow, awake.
-    pub fn get_mut(&mut self, key: usize) -> Option<&mut Flow> {
-        Some(self.places.get_mut(key)?.wake())
+    /// The flow, awake, and told what it has missed.
+    pub fn get_mut(&mut self, cx: &mut Context, key: usize) -> Option<&mut Flow> {
+        let place = self.places.get_mut(key)?;
+        let (slept, roles) = (place.flow.is_none(), place.roles);
+        let flow = place.wake();
+        if slept && let Some(fall) = &self.fall {
+            fall.tell(cx, &roles, flow);
+        }
+        Some(flow)
     }
     /// The flow, unless it is parked.
     #[must_use]
@@ -92,29 +111,62 @@ impl Flows {
         if let Some(place) = self.places.get_mut(key)
             && let Some(mut flow) = place.flow.take()
         {
+            place.roles = Roles::of(&flow);
             place.parked = Parked::new(&mut flow, &mut self.writer);
         }
     }
     /// Looks at each.
     pub fn look(&self, mut at: impl FnMut(&Flow)) {
+        let mut made = Parked::default().flow();
         for (_, place) in &self.places {
-            match &place.flow {
-                Some(flow) => at(flow),
-                None => at(&place.parked.flow()),
+            at(place.look(&mut made));
+        }
+    }
+    /// Looks at each of a service that is at rest.
+    pub fn look_at_rest(&self, service: ServiceId, mut at: impl FnMut(&Flow)) {
+        let mut made = Parked::default().flow();
+        let is_meant = |place: &Place| place.flow.is_none() && place.roles.service == service;
+        for (_, place) in self.places.iter().filter(|(_, place)| is_meant(place)) {
+            at(place.look(&mut made));
+        }
+    }
+    /// Each flow of a service that is awake, and of those at rest each that `wakes`.
+    pub fn each(
+        &mut self,
+        service: ServiceId,
+        mut wakes: impl FnMut(&Roles) -> bool,
+        mut f: impl FnMut(usize, &mut Flow),
+    ) {
+        for (key, place) in &mut self.places {
+            let is_meant = match &place.flow {
+                Some(flow) => flow.service == service,
+                None => place.roles.service == service && wakes(&place.roles),
+            };
+            if is_meant {
+                f(key, place.wake());
             }
         }
     }
-    /// Each flow of a service, awake. With it comes whether it was parked until now.
-    pub fn each(&mut self, service: ServiceId, mut f: impl FnMut(usize, &mut Flow, bool)) {
-        for (key, place) in &mut self.places {
-            let was_parked = place.flow.is_none();
-            let whose = match &place.flow {
-                Some(flow) => flow.service,
-                None => place.parked.label().service,
-            };
-            if whose == service {
-                f(key, place.wake(), was_parked);
+    /// From now on flows at rest are told of this when they are woken, or by [`Flows::next_to_tell`].
+    pub fn set_fall(&mut self, fall: Fall) {
+        self.fall = Some(fall);
+    }
+    /// Whether flows at rest have yet to be told of a fall.
+    #[must_use]
+    pub fn is_falling(&self) -> bool {
+        self.fall.is_some()
+    }
+    /// The next flow at rest that has yet to be told of a fall. Without one, the fall is over.
+    pub fn next_to_tell(&mut self) -> Option<usize> {
+        let fall = self.fall.as_mut()?;
+        for key in fall.next..self.places.capacity() {
+            let told = |p: &Place| p.flow.is_some() || fall.effect(&p.roles) == Effect::None;
+            if self.places.get(key).is_some_and(|place| !told(place)) {
+                fall.next = key + 1;
+                return Some(key);
             }
         }
+        self.fall = None;
+        None
     }
 }

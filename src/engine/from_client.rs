@@ -52,6 +52,20 @@ impl Flow {
         if !p.flags.contains(Flags::ACK) {
             return Verdict::Drop(DropReason::Implausible);
         }
+        if let Some(cut) = self.cut_to_promise(checksum, p, bytes) {
+            return self.take_segment_of_client(cx, now, checksum, &cut, bytes);
+        }
+        self.take_segment_of_client(cx, now, checksum, p, bytes)
+    }
+
+    fn take_segment_of_client(
+        &mut self,
+        cx: &mut Context,
+        now: Micros,
+        checksum: Checksum,
+        p: &Parsed,
+        bytes: &mut [u8],
+    ) -> Verdict {
         let u = self.u_of(p.seq);
         let v = self.v_of_ack(p.ack);
         let edge = v + (Pos::from(p.window) << self.client_shift());
@@ -225,6 +239,8 @@ impl Flow {
             let leg = self.original();
             leg.mode == Mode::Relayed
                 && leg.is_open()
+                // What it has said, and the client has yet to hear, is still in the cache: thousands of flows are not pumped at once.
+                && !self.owes_output()
                 && leg.sender.una() == self.buffer.end()
                 && self.client.max == self.buffer.end()
                 && leg.sent >= self.client.sent

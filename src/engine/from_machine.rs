@@ -5,7 +5,7 @@ use super::flow::{Flow, FlowState};
 use super::from_client::CHALLENGE_INTERVAL;
 use super::gate::Offer;
 use super::leg::{LegState, Mode};
-use super::pos::{Pos, pos_of, span};
+use super::pos::{Pos, pos_of};
 use super::spec::Micros;
 use super::{Checksum, Counter, DropReason, Verdict};
 use crate::mutant::{self, Mutation};
@@ -71,27 +71,10 @@ impl Flow {
         if p.flags.contains(Flags::SYN) {
             return self.syn_ack_again(cx, now, checksum, index, p, bytes);
         }
-        if let Some(cut) = self.cut_to_window(checksum, index, p, bytes) {
+        if let Some(cut) = self.cut_to_client(checksum, index, p, bytes) {
             return self.take_segment(cx, now, checksum, index, &cut, bytes);
         }
         self.take_segment(cx, now, checksum, index, p, bytes)
-    }
-
-    /// RFC 9293 section 3.10.7.4: a segment that begins within the window and ends beyond it is cut, as the client's stack would do. What
-    /// is cut off was never sent, as far as anybody here is concerned: the machine will say it again.
-    fn cut_to_window(&self, checksum: Checksum, index: usize, p: &Parsed, bytes: &mut [u8]) -> Option<Parsed> {
-        let v = self.legs[index].v_of(p.seq);
-        let beyond = v + Pos::from(p.seq_len()) - self.client.edge;
-        // Up to a unit of the window's scale beyond, it may be within what the machine was told (see `plausible`).
-        if v >= self.client.edge || beyond <= 1 << self.client_shift() {
-            return None;
-        }
-        let fin = Pos::from(p.flags.contains(Flags::FIN));
-        let mut ed = Editor::new(bytes, p);
-        ed.set_flags(p.flags.without(Flags::FIN | Flags::PSH));
-        ed.truncate_payload(usize::try_from(span(p.payload_len()) + fin - beyond).ok()?);
-        let len = ed.finish(checksum.into());
-        Parsed::parse(bytes.get(..len)?).ok()
     }
 
     fn take_segment(
@@ -176,6 +159,7 @@ impl Flow {
         let blocks = p.options.sack;
         let leg = &mut self.legs[index];
         let (before, edge_before) = (leg.acked(), leg.sender.edge());
+        let last_window = std::mem::replace(&mut leg.last_window, p.window);
         let advanced = if leg.mode == Mode::Direct {
             leg.sender.follow_ack(now, seg.u, seg.edge)
         } else {
@@ -192,7 +176,9 @@ impl Flow {
         if advanced || seg.edge > edge_before {
             leg.progress_at = now;
         }
-        seg.u == before && seg.edge <= edge_before
+        // RFC 5681 section 2: with the window that it told last. One that was overtaken, its window lower than one that is known, repeats nothing.
+        let same_window = seg.edge == edge_before || (seg.edge < edge_before && p.window == last_window);
+        seg.u == before && same_window
     }
 
     fn hear_original(
@@ -318,9 +304,10 @@ impl Flow {
         if index == self.original && !self.client.has_left && leg.mode == Mode::Direct && p.seq == self.promise.isn {
             return self.repeat_syn_ack(cx, checksum, p, bytes);
         }
-        if index == self.original && self.state == FlowState::Open {
+        if index == self.original && self.state == FlowState::Open && self.buffer.base() <= leg.acked() {
             // It took over before the client had proved itself, and lost the packet that did. The client has had another machine's SYN/ACK, and
-            // need not say anything again: the engine does.
+            // need not say anything again: the engine does. What it has said that was not kept, for want of replicas, it will say again by
+            // itself.
             leg.relay(now, self.client.sent);
         }
         leg.ack_due = true;
@@ -358,6 +345,11 @@ impl Flow {
         let asks = repeated || (seg.v == seg.end && seg.v < self.legs[index].sent);
         self.note_output(index, seg, p);
         self.note_ack(now, index, seg, p);
+        if self.legs[index].trails {
+            // If it speaks first, the client is told what it can take, too.
+            let measure = self.measure(cx);
+            self.end_trailing(cx, &measure, index);
+        }
         if let Some(ts) = p.options.timestamps {
             self.note_echo(ts.ecr);
         }

@@ -51,7 +51,7 @@ impl Flow {
     }
 
     /// A client that has not proved itself is not waited for, and a conversation that is over on either machine has nothing to move.
-    fn count_plan(&self, machine: MachineId, outcome: &mut Outcome) {
+    pub fn count_plan(&self, machine: MachineId, outcome: &mut Outcome) {
         let there = self.original().machine == machine || self.original().state == LegState::Finished;
         if self.state != FlowState::Open || there {
             return;

@@ -93,6 +93,8 @@ pub struct Leg {
     pub cache: Stream,
     /// The largest window that it has offered, in bytes.
     pub largest_window: Pos,
+    /// The window field of its last segment.
+    pub last_window: u16,
     /// An acknowledgement is owed (R7).
     pub ack_due: bool,
     /// A resend is due although nothing else has happened.
@@ -137,6 +139,7 @@ impl Leg {
             sender: Sender::new(rtt),
             cache: Stream::new(1),
             largest_window: 0,
+            last_window: 0,
             ack_due: false,
             work_due: mode == Mode::Relayed,
             probe_due: false,
@@ -171,6 +174,11 @@ impl Leg {
     #[must_use]
     pub fn counts(&self) -> bool {
         matches!(self.state, LegState::SynSent | LegState::Open)
+    }
+    /// It takes no part in the flow any more, and never will again (R13).
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.state == LegState::Gone
     }
     /// Notes since when it holds the client up (R15).
     pub fn set_holding(&mut self, since: Option<Micros>) {

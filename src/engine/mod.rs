@@ -4,9 +4,11 @@ mod close;
 mod command;
 mod context;
 mod contract;
+mod cut;
 pub mod detect;
 mod dispatch;
 mod diverge;
+mod fall;
 mod fastest;
 mod flow;
 mod flows;
@@ -123,7 +125,7 @@ impl Engine {
     }
 
     fn touch(&mut self, key: usize) {
-        if let Some(flow) = self.flows.get_mut(key)
+        if let Some(flow) = self.flows.get_mut(&mut self.cx, key)
             && !std::mem::replace(&mut flow.dirty, true)
         {
             self.burdened |= flow.has_followers();
@@ -162,12 +164,13 @@ impl Engine {
         self.poll_part(now, out, usize::MAX);
     }
 
-    /// As [`Engine::poll`], but begins no further flow's work once `out` holds `most` packets: after a command on ten thousand flows,
-    /// what they owe goes out bit by bit, and packets get their verdicts between. Call again while [`Engine::is_behind`].
+    /// As [`Engine::poll`], but begins no further flow's work once `out` holds `most` packets, or `most` flows have had their turn: after a
+    /// command on ten thousand flows, what they owe goes out bit by bit, and packets get their verdicts between. Call again while
+    /// [`Engine::is_behind`].
     pub fn poll_part(&mut self, now: Micros, out: &mut Outbox, most: usize) {
         while let Some((at, key, generation)) = self.timers.pop_due(now) {
             if self.flows.has_armed(key, generation, at)
-                && let Some(flow) = self.flows.get_mut(key)
+                && let Some(flow) = self.flows.get_mut(&mut self.cx, key)
             {
                 flow.armed = None;
                 flow.on_timer(&mut self.cx, now);
@@ -176,12 +179,15 @@ impl Engine {
         }
         // A stale connection is cleared before its machine is asked again.
         self.say_answers(out);
-        while out.len() < most
-            && let Some(key) = self.dirty.pop_front()
-        {
+        self.tell_sleepers(most.saturating_sub(self.dirty.len()));
+        for _ in 0..most {
+            if out.len() >= most {
+                break;
+            }
+            let Some(key) = self.dirty.pop_front() else { break };
             self.work(now, key, out);
         }
-        self.burdened = !self.dirty.is_empty();
+        self.burdened = self.is_behind();
         if self.timers.len() > self.sweep_at {
             let flows = &self.flows;
             self.timers
@@ -195,7 +201,7 @@ impl Engine {
     /// Whether flows still have work for the next poll: after a [`Engine::poll_part`] that ended early.
     #[must_use]
     pub fn is_behind(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.flows.is_falling()
     }
 
     fn say_answers(&mut self, out: &mut Outbox) {
@@ -207,7 +213,9 @@ impl Engine {
     }
 
     fn work(&mut self, now: Micros, key: usize, out: &mut Outbox) {
-        let Some(flow) = self.flows.get_mut(key) else { return };
+        let Some(flow) = self.flows.get_mut(&mut self.cx, key) else {
+            return;
+        };
         flow.dirty = false;
         let before = flow.is_half_open();
         flow.pump(&mut self.cx, now, out);

@@ -31,8 +31,6 @@ pub struct Label {
     pub seen_at: Micros,
     /// As in [`Flow`].
     pub armed: Option<Micros>,
-    /// As in [`Flow`].
-    pub service: ServiceId,
 }
 
 impl Label {
@@ -40,7 +38,6 @@ impl Label {
         p.word(&mut self.generation);
         p.whole(&mut self.seen_at);
         p.option(&mut self.armed, |p, at| p.time(at, self.seen_at));
-        p.small(&mut self.service.0);
     }
 }
 
@@ -57,8 +54,12 @@ impl Parked {
     #[must_use]
     pub fn flow(&self) -> Flow {
         let mut flow = blank();
-        flow.pack(&mut Reader(&self.0));
+        self.read_into(&mut flow);
         flow
+    }
+    /// The same into a flow that was made of another.
+    pub fn read_into(&self, flow: &mut Flow) {
+        flow.pack(&mut Reader(&self.0));
     }
     /// What can be said without making the flow anew.
     #[must_use]
@@ -67,7 +68,6 @@ impl Parked {
             generation: 0,
             seen_at: 0,
             armed: None,
-            service: ServiceId(0),
         };
         label.pack(&mut Reader(&self.0));
         label
@@ -202,11 +202,10 @@ impl Flow {
             generation: *generation,
             seen_at: *seen_at,
             armed: *armed,
-            service: *service,
         };
         label.pack(p);
-        (*generation, *seen_at) = (label.generation, label.seen_at);
-        (*armed, *service) = (label.armed, label.service);
+        (*generation, *seen_at, *armed) = (label.generation, label.seen_at, label.armed);
+        p.small(&mut service.0);
         p.whole(since);
         p.time(shrunk_at, *seen_at);
         client.pack(p, *seen_at);

@@ -4,7 +4,8 @@ use super::flow::Flow;
 use super::{Engine, MachineId, MachineStatus, ServiceId, ServiceStatus, ShardStatus};
 
 impl Engine {
-    /// Counts flows and legs anew: O(flows), for `relevo status`.
+    /// Counts flows and legs anew: O(flows), for `relevo status`. Until the engine is no longer behind ([`Engine::is_behind`]) some flows at
+    /// rest count as they were before the last [`Command::Down`](super::Command::Down).
     #[must_use]
     pub fn status(&self) -> ShardStatus {
         let ids = (0u16..).map(ServiceId).take(self.cx.spec.services.len());

@@ -122,7 +122,7 @@ impl Table {
             SourceMode::Psc => {
                 let by_peer = &self.by_peer;
                 let taken = |port: u16| by_peer.get(id, SocketAddr::new(service.psc.ip(), port)).is_some();
-                let port = self.ports[usize::from(id.0)].take(client.port(), taken)?;
+                let port = self.ports[usize::from(id.0)].take(client, taken)?;
                 Some(SocketAddr::new(service.psc.ip(), port))
             }
         }
@@ -147,6 +147,9 @@ impl Table {
             self.by_client.remove(service, client);
         }
         self.by_peer.remove(service, peer);
-        self.ports[usize::from(service.0)].give_back(peer.port());
+        // With `source = "client"` they are the same, and nothing is given.
+        if peer != client {
+            self.ports[usize::from(service.0)].give_back(peer.port(), client);
+        }
     }
 }

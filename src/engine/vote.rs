@@ -148,7 +148,7 @@ impl Flow {
             cx.stats.count(Counter::VotesConfirmed);
             return false;
         }
-        cx.suspect_end(now, self.service, self.original().machine);
+        cx.suspect_end(now, None, self.service, self.original().machine);
         true
     }
 
@@ -290,9 +290,9 @@ impl Flow {
 
     /// The original's end was its own failure: leg `next` goes on.
     pub fn mask(&mut self, cx: &mut Context, now: Micros, next: usize) {
-        if self.take_vote().is_some() {
+        if let Some(vote) = self.take_vote() {
             cx.stats.count(Counter::VotesMasked);
-            cx.suspect_end(now, self.service, self.original().machine);
+            cx.suspect_end(now, Some(vote.since), self.service, self.original().machine);
         }
         self.switch(cx, now, next);
     }

@@ -9,7 +9,7 @@ use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
 use super::pos::Pos;
 use super::sender::Expiry;
-use super::spec::{MILLISECOND, MachineRef, MaxLag, Micros, SECOND};
+use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
@@ -35,39 +35,24 @@ fn original_progress(leg: &Leg) -> Pos {
 impl Flow {
     /// Takes note of who waits for whom, after the flow's work is done.
     pub fn watch(&mut self, cx: &mut Context, now: Micros) {
-        let slack = cx.slack(self.service);
-        let original = self.original();
-        let (acked, edge, said) = (original.acked(), original.sender.edge(), original.sent);
-        let full = self.buffer_is_full(cx);
-        let (base, max, index_of_original) = (self.buffer.base(), self.client.max, self.original);
-        let (client_edge, client_largest) = (self.client.edge, self.client.largest_window);
+        let measure = self.measure(cx);
+        let said = self.original().sent;
+        let (client_edge, client_largest, index_of_original) =
+            (self.client.edge, self.client.largest_window, self.original);
         let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
-        // Windows of healthy machines differ a little. A closed one is a machine's own fault only where the original's service reads.
-        let reads = edge - acked >= original.largest_window / 2;
         // An original on trial (R11) is no measure for others; but where that takes long, the client does not wait for both.
         let on_trial = self.trial.vote.is_some_and(|vote| !vote.overdue);
         let mut ahead = false;
-        for (index, leg) in self.legs.iter_mut().enumerate() {
-            // R15: it holds the client up if the client could be told more, or could send more, without it; one that trails would.
-            let holds = leg.acked() + slack < acked
-                || (reads && leg.sender.edge() + slack <= max && leg.sender.edge() + slack < edge)
-                || (full && leg.acked() <= base && leg.acked() < acked);
-            let done = leg.state == LegState::Finished || (over && leg.is_open() && leg.acked() >= acked);
-            // A SYN/ACK is no sign of a service that works.
-            let level = leg.is_open() && !holds && leg.acked() > 1;
-            if leg.trails && (done || level) {
-                leg.trails = false;
-                if !leg.unbound {
-                    let (service, machine) = (self.service, leg.machine);
-                    cx.set_slow(MachineRef { service, machine }, 0);
-                }
-            }
+        for index in 0..self.legs.len() {
+            self.end_trailing(cx, &measure, index);
+            let leg = &mut self.legs[index];
+            let holds = measure.is_held_up_by(leg);
             if index == index_of_original || !leg.counts() || over || on_trial {
                 leg.set_holding(None);
                 continue;
             }
             // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
-            ahead |= leg.acked() > acked || leg.sent > said;
+            ahead |= leg.acked() > measure.acked || leg.sent > said;
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
             // Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be
             // larger than a window is.

@@ -2,6 +2,7 @@
 //!
 //! The other probe, a SYN to the service port, is the engine's; its answer comes back through the packet queue.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,10 +26,10 @@ const UNREACHABLE_V4: (u8, [u8; 2]) = (3, [0, 1]);
 const UNREACHABLE_V6: (u8, [u8; 2]) = (1, [0, 3]);
 /// Bytes of an IPv6 header.
 const V6_HEADER: usize = 40;
-/// Bytes of type, code, checksum, identifier and sequence number; the sending time follows.
+/// Bytes of type, code, checksum, identifier and sequence number; the sending time and the seal follow.
 const ICMP_HEADER: usize = 8;
-/// Length of our echoes: the header and a [`Micros`].
-const ECHO_LEN: usize = ICMP_HEADER + 8;
+/// Length of our echoes: the header, a [`Micros`] and a seal.
+const ECHO_LEN: usize = ICMP_HEADER + 16;
 /// The longest IPv4 header, which only raw IPv4 sockets deliver; and one more in an error, with the packet that it is about.
 const READ_LEN: usize = 60 + ICMP_HEADER + 60 + ECHO_LEN + 64;
 
@@ -57,6 +58,8 @@ pub struct Pinger {
     /// Tells our replies from those to other programs: low bits of the process id.
     identifier: u16,
     sequence: u16,
+    /// Seals each echo for whom it was sent to, and when: nobody else can answer it in that machine's name (R22).
+    key: RandomState,
     /// Echoes that could not be sent.
     pub send_errors: u64,
 }
@@ -76,6 +79,7 @@ impl Pinger {
             v6,
             identifier,
             sequence: 0,
+            key: RandomState::new(),
             send_errors: 0,
         })
     }
@@ -102,7 +106,8 @@ impl Pinger {
             IpAddr::V4(_) => (Some(&self.v4), ECHO_V4.0),
             IpAddr::V6(_) => (self.v6.as_ref(), ECHO_V6.0),
         };
-        let echo = build_echo(kind, self.identifier, self.sequence, now);
+        let seal = self.key.hash_one((to, now));
+        let echo = build_echo(kind, self.identifier, self.sequence, now, seal);
         let sent = socket.map(|s| s.send_to(&echo, &SocketAddr::new(to, 0).into()));
         if !matches!(sent, Some(Ok(_))) {
             self.send_errors += 1;
@@ -111,11 +116,8 @@ impl Pinger {
 
     /// The next reply that has arrived, if any.
     pub fn take_reply(&mut self, now: Micros) -> Option<News> {
-        read_replies(&self.v4, true, self.identifier, now).or_else(|| {
-            self.v6
-                .as_ref()
-                .and_then(|s| read_replies(s, false, self.identifier, now))
-        })
+        let read = |socket, with_ip_header| read_replies(socket, with_ip_header, self.identifier, &self.key, now);
+        read(&self.v4, true).or_else(|| self.v6.as_ref().and_then(|s| read(s, false)))
     }
 }
 
@@ -158,12 +160,13 @@ fn set_filter(socket: &Socket, level: libc::c_int, name: libc::c_int, words: &[u
 
 /// Big-endian fields; the time is in our own order, since only we read it. For IPv6 the kernel computes the checksum
 /// (RFC 3542 section 3.1).
-fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECHO_LEN] {
+fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros, seal: u64) -> [u8; ECHO_LEN] {
     let mut echo = [0; ECHO_LEN];
     echo[0] = kind;
     echo[4..6].copy_from_slice(&identifier.to_be_bytes());
     echo[6..8].copy_from_slice(&sequence.to_be_bytes());
-    echo[ICMP_HEADER..].copy_from_slice(&now.to_ne_bytes());
+    echo[ICMP_HEADER..ICMP_HEADER + 8].copy_from_slice(&now.to_ne_bytes());
+    echo[ICMP_HEADER + 8..].copy_from_slice(&seal.to_ne_bytes());
     let sum: u32 = echo
         .as_chunks::<2>()
         .0
@@ -173,7 +176,7 @@ fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECH
     let folded = (sum & 0xffff) + (sum >> 16);
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "folded twice, the sum of 9 words fits in 16 bits"
+        reason = "folded twice, the sum of 12 words fits in 16 bits"
     )]
     let checksum = !(((folded & 0xffff) + (folded >> 16)) as u16);
     echo[2..4].copy_from_slice(&checksum.to_be_bytes());
@@ -181,19 +184,26 @@ fn build_echo(kind: u8, identifier: u16, sequence: u16, now: Micros) -> [u8; ECH
 }
 
 /// Reads until a reply to us, or until there is nothing left. Strangers' replies are skipped.
-fn read_replies(socket: &Socket, with_ip_header: bool, identifier: u16, now: Micros) -> Option<News> {
+fn read_replies(
+    socket: &Socket,
+    with_ip_header: bool,
+    identifier: u16,
+    key: &RandomState,
+    now: Micros,
+) -> Option<News> {
     let mut buffer = [0u8; READ_LEN];
     loop {
         let (len, from) = receive(socket, &mut buffer)?;
         match parse_reply(buffer.get(..len)?, with_ip_header, identifier) {
-            Some(Answer::Echo { sent }) => {
+            Some(Answer::Echo { sent, seal }) if seal == key.hash_one((from, sent)) => {
                 // A time that lies ahead of now is not one that we sent.
                 if let Some(rtt) = now.checked_sub(sent) {
                     return Some(News::Echo { from, rtt });
                 }
             }
             Some(Answer::Unreachable { to }) => return Some(News::Unreachable { to }),
-            None => {}
+            // Forged, or a stranger's.
+            Some(Answer::Echo { .. }) | None => {}
         }
     }
 }
@@ -208,8 +218,8 @@ fn receive(socket: &Socket, buffer: &mut [u8]) -> Option<(usize, IpAddr)> {
 /// What a packet says of one of our echoes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
-    /// The time that we wrote into it.
-    Echo { sent: Micros },
+    /// The time that we wrote into it, and the seal.
+    Echo { sent: Micros, seal: u64 },
     /// To whom we sent it.
     Unreachable { to: IpAddr },
 }
@@ -222,8 +232,9 @@ fn parse_reply(packet: &[u8], with_ip_header: bool, identifier: u16) -> Option<A
     };
     let (header, data) = icmp.split_at_checked(ICMP_HEADER)?;
     if header[0] == kind && header[4..6] == identifier.to_be_bytes() {
-        let sent = data.first_chunk().map(|t| Micros::from_ne_bytes(*t))?;
-        return Some(Answer::Echo { sent });
+        let (sent, seal) = data.split_first_chunk()?;
+        let (sent, seal) = (Micros::from_ne_bytes(*sent), u64::from_ne_bytes(*seal.first_chunk()?));
+        return Some(Answer::Echo { sent, seal });
     }
     if header[0] == error && codes.contains(&header[1]) {
         let to = echo_quoted(data, with_ip_header, identifier)?;
@@ -254,18 +265,21 @@ mod tests {
 
     #[test]
     fn an_echo_comes_back_as_its_own_reply() {
-        let mut packet = build_echo(ECHO_V6.0, 0x1234, 7, 99).to_vec();
+        let mut packet = build_echo(ECHO_V6.0, 0x1234, 7, 99, 5).to_vec();
         packet[0] = ECHO_V6.1;
-        assert_eq!(parse_reply(&packet, false, 0x1234), Some(Answer::Echo { sent: 99 }));
+        assert_eq!(
+            parse_reply(&packet, false, 0x1234),
+            Some(Answer::Echo { sent: 99, seal: 5 })
+        );
         assert_eq!(parse_reply(&packet, false, 0x1235), None, "another program's");
         packet[0] = ECHO_V6.0;
         assert_eq!(parse_reply(&packet, false, 0x1234), None, "a request");
 
         let mut v4 = vec![0x46; 24];
-        v4.extend(build_echo(ECHO_V4.1, 0x1234, 7, 98));
+        v4.extend(build_echo(ECHO_V4.1, 0x1234, 7, 98, 5));
         assert_eq!(
             parse_reply(&v4, true, 0x1234),
-            Some(Answer::Echo { sent: 98 }),
+            Some(Answer::Echo { sent: 98, seal: 5 }),
             "behind an IPv4 header with options"
         );
         for len in 0..v4.len() {
@@ -277,7 +291,7 @@ mod tests {
     fn an_error_names_whom_our_echo_did_not_reach() {
         let mut quoted = vec![0x45; 16];
         quoted.extend([10, 0, 2, 2]);
-        quoted.extend(build_echo(ECHO_V4.0, 0x1234, 7, 98));
+        quoted.extend(build_echo(ECHO_V4.0, 0x1234, 7, 98, 5));
         let error = |code| [&[0x45; 20][..], &[UNREACHABLE_V4.0, code, 0, 0, 0, 0, 0, 0], &quoted].concat();
         let to = IpAddr::from([10, 0, 2, 2]);
         assert_eq!(parse_reply(&error(1), true, 0x1234), Some(Answer::Unreachable { to }));
@@ -294,7 +308,7 @@ mod tests {
         let mut error = vec![UNREACHABLE_V6.0, 3, 0, 0, 0, 0, 0, 0];
         error.extend([0; 24]);
         error.extend(v6.octets());
-        error.extend(build_echo(ECHO_V6.0, 0x1234, 7, 98));
+        error.extend(build_echo(ECHO_V6.0, 0x1234, 7, 98, 5));
         assert_eq!(
             parse_reply(&error, false, 0x1234),
             Some(Answer::Unreachable { to: machine })
@@ -303,7 +317,7 @@ mod tests {
 
     #[test]
     fn the_checksum_sums_to_zero() {
-        let echo = build_echo(ECHO_V4.0, 0xffff, 0xfffe, u64::MAX);
+        let echo = build_echo(ECHO_V4.0, 0xffff, 0xfffe, u64::MAX, u64::MAX);
         let sum: u32 = echo
             .chunks(2)
             .map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])))

@@ -20,7 +20,7 @@ fn last_takeover(engine: &Engine, key: &str) -> Value {
 }
 
 /// An upload, a download and a dialogue at once, the command at half of the upload.
-fn under_load(cluster: &Cluster, engine: &Arc<Engine>, words: &'static [&'static str]) -> Vec<String> {
+fn under_load(cluster: &Cluster, engine: &Arc<Engine>, words: &'static [&'static str]) -> (Vec<String>, String) {
     let psc = cluster.lab.psc(Family::V4, PORT);
     let fuse = {
         let engine = engine.clone();
@@ -52,8 +52,8 @@ fn under_load(cluster: &Cluster, engine: &Arc<Engine>, words: &'static [&'static
                 .expect("talk");
         });
     });
-    fuse.done();
-    ["PUT 1".to_owned(), format!("GET 2 {SIZE}"), format!("TALK 3 {ROUNDS}")].into()
+    let orders = ["PUT 1".to_owned(), format!("GET 2 {SIZE}"), format!("TALK 3 {ROUNDS}")];
+    (orders.into(), fuse.done())
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     let _turn = turn();
     let cluster = Cluster::new(3);
     let engine = Arc::new(cluster.engine(Family::V4, &[]));
-    let orders = under_load(&cluster, &engine, &["failover", "lab", "--to", "m2"]);
+    let (orders, _) = under_load(&cluster, &engine, &["failover", "lab", "--to", "m2"]);
     assert_eq!(engine.original(), "m2");
     assert_eq!(last_takeover(&engine, "stayed"), 0);
     // The upload is under way when the command comes; what else is, moves with it.
@@ -78,7 +78,8 @@ fn a_disabled_original_hands_over_first() {
     let _turn = turn();
     let cluster = Cluster::new(3);
     let engine = Arc::new(cluster.engine(Family::V4, &[]));
-    let orders = under_load(&cluster, &engine, &["machine", "disable", "lab", "m0"]);
+    let (orders, said) = under_load(&cluster, &engine, &["machine", "disable", "lab", "m0"]);
+    assert!(said.contains("m0 -> m1") && said.contains("moved"), "{said}");
     assert_eq!(
         (engine.original(), engine.machine_state(0)),
         ("m1".into(), "disabled".into())

@@ -340,6 +340,12 @@ impl Flow {
         }
     }
 
+    /// The client has had all, and machine `m` was given all of the client's: just its word on that is missing.
+    pub fn lacks_only_an_acknowledgement(&self, m: usize) -> bool {
+        let fin = self.fin.unwrap_or(u64::MAX);
+        self.acked >= self.whole && self.legs[m].as_ref().is_some_and(|leg| leg.told.sent >= fin)
+    }
+
     /// Both directions are over, and the client knows: what still comes is old.
     pub fn finished(&self) -> bool {
         self.client_reset || (self.acked >= self.whole && self.fin.is_some_and(|fin| self.told.ack >= fin))

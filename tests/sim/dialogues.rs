@@ -392,6 +392,30 @@ fn seeds_that_failed_since_are_clean() {
         (7_124_360, "late packets of an older connection from the same port"),
         (7_081_147, "both windows filled, each with a hole"),
         (6_249, "what a forgotten original says to a client that begins anew"),
+        (
+            40_051_304,
+            "a leg of a machine that another flow, begun later, has found slow",
+        ),
+        (40_504_083, "the same again"),
+        (
+            40_519_859,
+            "a trailing replica that is level with the packet that speaks first",
+        ),
+        (40_880_465, "the same, with a window of its own"),
+        (
+            40_230_917,
+            "a failover to a machine that has not answered, of a flow on trial",
+        ),
+        (
+            40_632_799,
+            "a SYN repeated after a reset, and machines that had been asked before",
+        ),
+        (
+            40_358_681,
+            "windows that were overtaken, and a client that goes beyond its own",
+        ),
+        (40_069_138, "a FIN behind what a stack has cut off at its window"),
+        (40_193_965, "a late reset, and the next client with the same port"),
     ];
     for (seed, why) in seeds {
         // As they failed: before there were super-packets.

@@ -5,7 +5,12 @@ use relevo::engine::{Command, Counter, Engine, Event, MachineRef, Meta, Micros, 
 /// The engine's contract, as far as the simulation drives it.
 pub trait Gateway {
     fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict;
-    fn poll(&mut self, now: Micros, out: &mut Outbox);
+    /// Some of the work: no more than `most` flows' or packets' at a time.
+    fn poll_part(&mut self, now: Micros, out: &mut Outbox, most: usize);
+    /// Whether there is more of it.
+    fn is_behind(&self) -> bool {
+        false
+    }
     fn next_deadline(&self) -> Option<Micros>;
     fn take_event(&mut self) -> Option<Event>;
     fn command(&mut self, now: Micros, command: Command);
@@ -27,8 +32,11 @@ impl Gateway for Engine {
     fn handle_packet(&mut self, now: Micros, meta: Meta, packet: &mut [u8]) -> Verdict {
         Engine::handle_packet(self, now, meta, packet)
     }
-    fn poll(&mut self, now: Micros, out: &mut Outbox) {
-        Engine::poll(self, now, out);
+    fn poll_part(&mut self, now: Micros, out: &mut Outbox, most: usize) {
+        Engine::poll_part(self, now, out, most);
+    }
+    fn is_behind(&self) -> bool {
+        Engine::is_behind(self)
     }
     fn next_deadline(&self) -> Option<Micros> {
         Engine::next_deadline(self)

@@ -84,6 +84,7 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     add(&|o| o.v6 = false);
     add(&|o| o.sums = Sums::Complete);
     add(&|o| o.cuts = Cuts::Never);
+    add(&|o| o.part = usize::MAX);
     add(&|o| o.limits = Scenario::plain(0).limits);
     for h in 0..s.clients.len() + s.machines.len() {
         let n = s.clients.len();

@@ -86,7 +86,7 @@ impl Gateway for Nat {
         self.stats.count(Counter::Accepted);
         Verdict::Accept { len: packet.len() }
     }
-    fn poll(&mut self, _: Micros, _: &mut Outbox) {}
+    fn poll_part(&mut self, _: Micros, _: &mut Outbox, _: usize) {}
     fn next_deadline(&self) -> Option<Micros> {
         None
     }

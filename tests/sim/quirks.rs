@@ -21,6 +21,8 @@ struct Sent {
     /// The right edge of the window that the peer was told last, unless it is closed, and the window's scale.
     edge: Option<u32>,
     scale: u8,
+    /// The same as the stack itself remembers it.
+    known_edge: Option<u32>,
     /// The last packet of the peer, and what it acknowledges.
     heard: Vec<u8>,
     acked: u32,
@@ -75,6 +77,23 @@ impl Quirks {
         bytes
     }
 
+    /// smoltcp cuts off what lies beyond its window, but takes the FIN behind it, and so the end of the stream for where it has cut (RFC 9293 section
+    /// 3.10.7.4: what lies beyond is not processed). That comes to pass where its peer keeps to the window: smoltcp forgets what it has told
+    /// in a keep-alive, or in a window probe, and cuts where the window was before. So such a segment loses its FIN, which will be said again.
+    pub fn without_early_fin(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let Ok(p) = Packet::parse(&bytes) else { return bytes };
+        let of = IpEndpoint::new(p.src.into(), p.sport);
+        let edge = self.sent.iter().find(|s| s.is(of, p.dport)).and_then(|s| s.known_edge);
+        let end = p.seq.wrapping_add(p.len as u32);
+        if p.has(FIN) && p.len > 0 && edge.is_some_and(|edge| end.wrapping_sub(edge) as i32 > 0) {
+            let ip = if p.src.is_ipv4() { 20 } else { 40 };
+            let mut tcp = TcpPacket::new_unchecked(&mut bytes[ip..]);
+            tcp.set_fin(false);
+            tcp.fill_checksum(&p.src.into(), &p.dst.into());
+        }
+        bytes
+    }
+
     /// A packet comes in.
     pub fn note_heard(&mut self, bytes: &[u8]) {
         let Ok(p) = Packet::parse(bytes) else { return };
@@ -118,6 +137,7 @@ impl Quirks {
                 end,
                 fin: p.has(FIN),
                 edge: None,
+                known_edge: None,
                 scale: p.options.scale.unwrap_or(0),
                 heard: Vec::new(),
                 acked: p.seq,
@@ -137,6 +157,10 @@ impl Quirks {
         sent.fin |= p.has(FIN);
         let edge = p.ack.wrapping_add(u32::from(p.win) << sent.scale);
         sent.edge = (p.win > 0).then_some(edge);
+        // A single byte may be a keep-alive or a probe.
+        if p.len != 1 {
+            sent.known_edge = Some(edge);
+        }
         // A keep-alive (smoltcp gives it the last byte before what it would send next) carries nothing that is owed, or not what is owed first.
         let first = p.seq.wrapping_sub(sent.acked) as i32 <= 0 && end.wrapping_sub(sent.acked) as i32 > 0;
         if p.seq_len() > 0 && (new || first) {

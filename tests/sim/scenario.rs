@@ -114,6 +114,8 @@ pub struct Scenario {
     /// From then on nothing is lost, doubled or overtaken, in microseconds.
     pub heal: Micros,
     pub sums: Sums,
+    /// How much the engine does before it looks whether a packet has come: flows, and packets of its own.
+    pub part: usize,
     pub cuts: Cuts,
 }
 
@@ -218,6 +220,7 @@ impl Scenario {
             old_stall: None,
             heal: 0,
             sums: Sums::Complete,
+            part: usize::MAX,
             cuts: Cuts::Never,
         }
     }

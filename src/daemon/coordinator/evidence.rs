@@ -6,7 +6,7 @@ use tracing::{debug, trace, warn};
 
 use super::super::roster::{Machine, State};
 use super::super::worker::Notice;
-use super::Coordinator;
+use super::{Coordinator, Errand};
 use crate::engine::{Difference, Event, MachineRef, Micros, Reason};
 use crate::host::links::Loss;
 use crate::host::probe::News;
@@ -79,7 +79,7 @@ impl Coordinator {
                 Notice::Event {
                     at,
                     event: Event::Evict { machine, reason },
-                } => self.take_down(machine, State::Evicted, reason, at, None),
+                } => self.take_down(machine, State::Evicted, reason, at, Errand::default()),
                 Notice::Event {
                     at,
                     event: Event::Diverged { machine, difference },

@@ -58,6 +58,8 @@ pub enum Then {
         was_original: bool,
         record: Takeover,
         decided_at: Micros,
+        /// What has been done for the same request before: a handover.
+        before: Option<Takeover>,
     },
 }
 
@@ -162,6 +164,7 @@ impl Coordinator {
                 was_original,
                 mut record,
                 decided_at,
+                before,
             } => {
                 record.redirect_us = redirected_at.saturating_sub(decided_at);
                 record.switch_us = done_at.saturating_sub(decided_at);
@@ -175,7 +178,7 @@ impl Coordinator {
                 if was_original && record.reason != Reason::Command.name() {
                     self.choose_server(machine.service);
                 }
-                Answer::done(moved.then_some(record))
+                Answer::done(moved.then_some(record).or(before))
             }
         };
         if let Some(asker) = asker {

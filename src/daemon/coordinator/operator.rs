@@ -9,8 +9,8 @@ use tracing::info;
 
 use super::super::roster::State;
 use super::super::status::{Answer, MOST_WITHIN, Request, Takeover, WITHIN};
-use super::Coordinator;
 use super::operation::{Purpose, Task, Then};
+use super::{Coordinator, Errand};
 use crate::engine::{Command, MILLISECOND, MachineId, MachineRef, Micros, Outcome, Reason, ServiceId, Successor};
 use crate::host::clock;
 
@@ -21,6 +21,8 @@ const ROUND: Micros = 5 * MILLISECOND;
 pub struct Plan {
     /// The machine that is to become original.
     pub to: MachineRef,
+    /// Who served new flows before.
+    from: MachineId,
     /// The operator wants this machine out afterwards.
     disable: Option<MachineRef>,
     began: Micros,
@@ -161,12 +163,14 @@ impl Coordinator {
                 was_original: from != to.machine,
                 record,
                 decided_at: now,
+                before: None,
             };
             self.start(then, asker, Task::Command(Command::Failover { to }));
             return;
         }
         let plan = Plan {
             to,
+            from,
             disable,
             began: now,
             until: now.saturating_add(within),
@@ -215,35 +219,48 @@ impl Coordinator {
 
     fn conclude(&mut self, plan: Plan, asker: Option<Sender<Answer>>) {
         let Plan {
-            to, disable, record, ..
+            to,
+            from,
+            disable,
+            record,
+            ..
         } = plan;
-        // Not where nothing has changed; nor where the target has died meanwhile, which is a takeover of its own.
-        let changed = record.flows > 0 || record.from != record.to;
+        let (service, machine) = (to.service, from);
+        // Not where nothing has changed; nor where one of them has died meanwhile, which is a takeover of its own.
+        let changed = record.flows > 0 || (from != to.machine && self.roster.is_up(MachineRef { service, machine }));
         if let Some(service) = self
             .roster
-            .service_mut(to.service)
+            .service_mut(service)
             .filter(|service| changed && service.original == to.machine)
         {
             service.last_takeover = Some(record.clone());
             self.log_takeover(to, true, &record, 0);
         }
-        match disable {
+        let answer = match disable {
             // What has not moved by now is taken over, level or not: the operator wants the machine out.
+            Some(machine) if self.roster.is_up(machine) && !self.roster.is_last(machine) => {
+                let errand = Errand {
+                    asker,
+                    done: Some(record),
+                };
+                return self.take_down(machine, State::Disabled, Reason::Command, clock::now(), errand);
+            }
+            Some(machine) if self.roster.is_up(machine) => Answer::error(
+                "its connections were to move, but it is the last live machine of its service by now: it stays",
+            ),
             Some(machine) => {
-                self.take_down(machine, State::Disabled, Reason::Command, clock::now(), asker.clone());
-                if self.roster.is_up(machine)
-                    && let Some(asker) = asker
-                {
-                    let _ = asker.send(Answer::error(
-                        "it is the last live machine of its service by now: it stays",
-                    ));
-                }
+                // It has died meanwhile; from now on it is out because the operator wants it so.
+                self.roster.take_out(machine, State::Disabled);
+                Answer::done(Some(record))
             }
-            None => {
-                if let Some(asker) = asker {
-                    let _ = asker.send(Answer::done(Some(record)));
-                }
-            }
+            None if !self.roster.is_up(to) => Answer::error(format!(
+                "machine \"{}\" has failed before all was over: its connections went on to another",
+                record.to
+            )),
+            None => Answer::done(Some(record)),
+        };
+        if let Some(asker) = asker {
+            let _ = asker.send(answer);
         }
     }
 
@@ -271,7 +288,10 @@ impl Coordinator {
             State::Disabled,
             Reason::Command,
             clock::now(),
-            Some(asker.clone()),
+            Errand {
+                asker: Some(asker.clone()),
+                done: None,
+            },
         );
         Ok(())
     }

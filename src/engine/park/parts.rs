@@ -147,6 +147,7 @@ impl Leg {
             sender,
             cache,
             largest_window,
+            last_window,
             ack_due,
             work_due,
             probe_due,
@@ -174,6 +175,7 @@ impl Leg {
         sender.pack(p, client.max);
         cache.pack(p, client.sent);
         p.pos(largest_window, 0);
+        p.small(last_window);
         p.time(progress_at, seen_at);
         p.small(relapses);
         p.option(syn_sent, |p, at| p.time(at, since));

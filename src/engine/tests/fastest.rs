@@ -162,6 +162,33 @@ fn a_replicas_fin_waits_for_another_machines() {
 }
 
 #[test]
+fn a_replica_that_trails_is_heard_with_its_own_window_once_it_is_level() {
+    let mut t = racing(3);
+    t.client(words(1, 1, b"abc"));
+    t.machine(0, ack(1, 4));
+    t.machine(2, ack(1, 4));
+    t.wait(201 * MS);
+    assert_eq!(t.engine.status().services[0].machines[1].trailing, 1, "R15");
+    // More room, of which the client is not told: first a third machine has less, and then it is not there any more.
+    let roomier = Say {
+        window: 1_001,
+        ..ack(1, 4)
+    };
+    t.machine(0, roomier);
+    down(&mut t, 2);
+    t.hush();
+    // All that it lacked, and the answer, in one segment: R5 asks for the least window, its own, but for what was told before.
+    let tight = Say {
+        window: 900,
+        ..words(1, 4, b"42\n")
+    };
+    t.machine(1, tight);
+    let heard = t.client_heard();
+    assert_eq!(short(&heard), [(1, Some(4), "42\n")]);
+    assert_eq!(heard[0].window, 1_000);
+}
+
+#[test]
 fn a_leg_that_is_not_eligible_never_speaks() {
     let mut spec = spec(2);
     spec.services[0].original = Original::Fastest;

@@ -124,12 +124,7 @@ fn a_leg_that_is_not_eligible_is_no_successor_by_any_choice() {
         t.options = true;
         t.wait(MS);
         t.machine(2, plain);
-        t.engine.command(
-            t.now,
-            Command::Down {
-                machine: machine_ref(0),
-            },
-        );
+        down(&mut t, 0);
         assert_eq!(original(&t), Some(2), "{successor:?}");
     }
 }

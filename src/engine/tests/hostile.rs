@@ -222,6 +222,42 @@ fn what_a_machine_sends_beyond_the_window_is_cut_off_and_taken_when_it_comes_aga
     assert!(heard[0].flags.contains(Flags::FIN));
 }
 
+/// RFC 9293 section 3.10.7.4. Some stacks send more than they may when they repeat a segment that was lost (smoltcp), and machines that are
+/// spoken to by such a client take what they have promised to take.
+#[test]
+fn what_a_client_sends_beyond_the_window_is_cut_off_and_taken_when_it_comes_again() {
+    let mut t = Talk::with(spec(2), false);
+    t.shake_hands(2);
+    let upload = [b'x'; 1_200];
+    let all = Say {
+        flags: Flags::FIN | Flags::PSH,
+        ..words(1, 1, &upload)
+    };
+    // Both machines have room up to 1,001.
+    assert!(matches!(t.client(all), Verdict::Accept { .. }));
+    for i in [0, 1] {
+        let heard = t.machine_heard(i);
+        assert!(!heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{i}: {heard:?}");
+        assert_eq!((heard[0].at, heard[0].data.len()), (1, 1_000), "{i}");
+    }
+    t.machine(1, ack(1, 1_001));
+    t.machine(0, ack(1, 1_001));
+    t.hush();
+    // From within what is acknowledged by now.
+    let rest = Say {
+        at: 901,
+        data: &upload[900..],
+        ..all
+    };
+    assert!(matches!(t.client(rest), Verdict::Accept { .. }));
+    for i in [0, 1] {
+        let heard = t.machine_heard(i);
+        let last = heard.last().expect("the rest");
+        let end = last.at + i64::try_from(last.data.len()).unwrap();
+        assert!(end == 1_201 && last.flags.contains(Flags::FIN), "{i}: {heard:?}");
+    }
+}
+
 #[test]
 fn a_window_probe_is_one_byte_and_no_more() {
     // Without a scale there is nothing to be rounded.

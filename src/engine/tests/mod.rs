@@ -15,6 +15,7 @@ mod hostile;
 mod pressure;
 mod probe;
 mod replication;
+mod rest;
 mod rules;
 mod supers;
 mod takeover;

@@ -175,6 +175,27 @@ fn two_clients_with_one_port_are_told_apart() {
     assert_eq!(seen.src, "10.0.1.100:20000".parse().unwrap());
 }
 
+/// RFC 9293 section 3.6.1: what is still under way to a machine when its connection ends must not end or spoil another client's.
+#[test]
+fn what_a_client_has_just_left_is_not_given_to_another() {
+    let mut t = Talk::established(1);
+    let port = |t: &mut Talk, host: &str| {
+        let mut syn = t.client_packet(host);
+        let Verdict::Accept { len } = t.engine.handle_packet(0, Meta::default(), &mut syn) else {
+            panic!("dropped")
+        };
+        Parsed::parse(&syn[..len]).unwrap().src.port()
+    };
+    t.client(Say {
+        at: 1,
+        flags: Flags::RST,
+        ..Say::default()
+    });
+    assert_eq!(t.engine.status().services[0].flows, 0);
+    assert_eq!(port(&mut t, "10.0.1.8:40001"), 20_000);
+    assert_eq!(port(&mut t, "10.0.1.7:40001"), 40_001, "whose it was");
+}
+
 impl Talk {
     fn client_packet(&self, src: &str) -> Vec<u8> {
         let segment = Segment {
@@ -273,4 +294,22 @@ fn a_probe_that_the_client_has_taken_moves_its_window() {
     });
     assert!(matches!(t.machine(0, probe(1_002, b"?")), Verdict::Accept { .. }));
     assert_eq!(t.machine(0, probe(1_003, b"!")), Verdict::Drop(DropReason::Implausible));
+}
+
+/// R6, RFC 5681 section 2: a duplicate says the same window again. The engine gives the client the highest edge that there was (I5), so a window
+/// that was overtaken on the way would look like one, and the client would repeat what was never lost.
+#[test]
+fn a_window_that_was_overtaken_is_no_duplicate() {
+    let mut t = Talk::established(1);
+    t.client(words(1, 1, b"abc"));
+    let says = |t: &mut Talk, window| matches!(t.machine(0, Say { window, ..ack(1, 4) }), Verdict::Accept { .. });
+    assert!(says(&mut t, 2_000), "it acknowledges");
+    assert!(says(&mut t, 3_000), "more room");
+    assert!(!says(&mut t, 2_500), "overtaken");
+    assert!(
+        says(&mut t, 3_000),
+        "the same again: a duplicate, or the answer to a probe"
+    );
+    assert!(!says(&mut t, 1), "overtaken");
+    assert!(says(&mut t, 1), "one that has taken its window back may answer, too");
 }

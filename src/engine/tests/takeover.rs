@@ -380,3 +380,52 @@ fn an_heir_that_lost_the_clients_third_packet_gets_it_from_the_engine() {
     t.machine(1, syn_ack);
     assert!(t.machine_heard(1).iter().any(|h| h.ack == Some(1) && h.data.is_empty()));
 }
+
+/// R2: nobody else follows, so nothing of the client's is kept. What the engine has not kept it must not try to say again.
+#[test]
+fn an_original_that_took_over_an_unproved_client_and_lost_its_words_hears_them_from_the_client() {
+    let mut t = Talk::new(2);
+    let syn = Say {
+        flags: Flags::SYN,
+        ..Say::default()
+    };
+    let syn_ack = Say { ack: Some(1), ..syn };
+    t.client(syn);
+    t.machine(0, syn_ack);
+    // The client has m0's SYN/ACK; m1 answers later, and is all that is left.
+    down(&mut t, 0);
+    t.machine(1, syn_ack);
+    let last = Say {
+        flags: Flags::FIN,
+        ..words(1, 1, b"GET\n")
+    };
+    t.client(ack(1, 1));
+    t.client(last);
+    assert_eq!(t.machine_heard(1).last().unwrap().at, 1);
+    // Both packets were lost on the way to m1.
+    t.wait(SECOND);
+    t.machine(1, syn_ack);
+    t.wait(SECOND);
+    let heard = t.machine_heard(1);
+    assert!(heard.iter().all(|h| !h.flags.contains(Flags::FIN)), "{heard:?}");
+    t.client(last);
+    let heard = t.machine_heard(1);
+    assert_eq!(short(&heard), [(1, Some(1), "GET\n")]);
+    assert!(heard[0].flags.contains(Flags::FIN));
+}
+
+/// Among thousands of flows it may be some time before the pump comes to this one.
+#[test]
+fn a_client_that_speaks_before_the_cached_answer_is_out_still_gets_it() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"GET\n"));
+    t.machine(0, ack(1, 5));
+    t.machine(1, words(1, 5, b"42\n"));
+    t.hush();
+    let machine = machine_ref(0);
+    assert_eq!(t.engine.command(t.now, Command::Down { machine }).switched, 1);
+    // Not polled yet.
+    t.client(words(5, 1, b"PUT\n"));
+    let heard = t.client_heard();
+    assert!(short(&heard).contains(&(1, Some(5), "42\n")), "{heard:?}");
+}

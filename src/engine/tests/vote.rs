@@ -68,6 +68,21 @@ fn a_rst_of_the_original_alone_is_masked_after_the_vote() {
 }
 
 #[test]
+fn an_end_that_was_a_failure_is_asked_after_although_an_everyday_end_was_just_before() {
+    let mut t = asked(2);
+    let (machine, reason) = (machine_ref(0), Reason::Vote);
+    // Another client's connection: the probe was answered, for the service was well.
+    t.engine.cx.suspect_end(t.now, None, machine.service, machine.machine);
+    assert_eq!(t.engine.take_event(), Some(Event::Suspect { machine, reason }));
+    t.wait(10 * MS);
+    t.machine(0, says(1, 5, RST, ""));
+    assert_eq!(t.engine.take_event(), None, "within probe_interval");
+    t.wait(21 * MS);
+    assert_eq!(votes(&t), [1, 0, 1, 0]);
+    assert_eq!(t.engine.take_event(), Some(Event::Suspect { machine, reason }));
+}
+
+#[test]
 fn who_ends_a_connection_alone_is_asked_after_at_once_but_not_again_and_again() {
     let mut t = asked(2);
     let (machine, reason) = (machine_ref(0), Reason::Vote);

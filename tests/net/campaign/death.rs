@@ -17,6 +17,7 @@ use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::pattern::Random;
 use crate::lab::peers::{Client, Service};
+use crate::lab::quantile::quantile;
 use crate::lab::{Family, Host, counters, wait_for};
 
 /// A new connection has to work within this after the new engine has said "ready".
@@ -340,16 +341,12 @@ struct Spread {
 impl Spread {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort();
-        let at = |share: usize| {
-            times
-                .get((times.len() * share / 100).min(times.len().saturating_sub(1)))
-                .copied()
-        };
+        let at = |per_mille| quantile(&times, per_mille).unwrap_or_default();
         Self {
             count: times.len(),
-            median: at(50).unwrap_or_default(),
-            high: at(99).unwrap_or_default(),
-            worst: at(100).unwrap_or_default(),
+            median: at(500),
+            high: at(990),
+            worst: at(1_000),
         }
     }
 }

@@ -3,13 +3,18 @@
 //! Neither the interface nor the name of another machine, nor the PSC's own name, opens a way into a connection: the engine takes a
 //! machine's word only on that machine's interface (R22), and nobody but the engine speaks in a PSC's name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use etherparse::PacketBuilder;
+use relevo::host::clock;
 use relevo::wire::{Flags, Parsed};
 
 use super::{Books, assert_legs_untouched, assert_unmoved, report, watch_legs};
 use crate::lab::cluster::{Cluster, PATIENCE, PORT};
 use crate::lab::engine::Engine;
+use crate::lab::faults::{Freeze, freeze};
 use crate::lab::peers::Client;
 use crate::lab::raw::{Ear, Forger, Gauge, segment};
 use crate::lab::{Family, Host, counters, wait_for};
@@ -164,6 +169,56 @@ fn a_machines_word_counts_on_its_own_interface_only() {
             "spoof, {family:?}: {forged} exactly placed words of the original on wrong interfaces: all dropped"
         ));
     }
+}
+
+#[test]
+fn nobody_keeps_a_dead_machine_alive_by_answering_echoes_in_its_name() {
+    let _turn = turn();
+    let cluster = cluster();
+    let engine = cluster.engine(Family::V4, &[]);
+    let ip = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => addr.octets(),
+        IpAddr::V6(_) => panic!("the lab's first family"),
+    };
+    let (dead, us) = (
+        ip(cluster.lab.machine(0).ip(Family::V4)),
+        ip(cluster.lab.psc(Family::V4, PORT).ip()),
+    );
+    // What every machine has seen of its own echoes: the identifier, and how the time is written down. Whether the rest is a
+    // seal, the forger can only guess.
+    let identifier = engine.pid().as_raw_nonzero().get().cast_unsigned() as u16;
+    let forged = |n: u16| {
+        let mut payload = clock::now().to_ne_bytes().to_vec();
+        payload.extend([0; 8]);
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(dead, us, 64)
+            .icmpv4_echo_reply(identifier, n)
+            .write(&mut packet, &payload)
+            .expect("a packet in memory");
+        packet
+    };
+    let forger = Forger::on(&cluster.lab.clients()[1]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    break;
+                }
+                forger.send(&[forged(n)]);
+                // The pace of the flood, not a wait for anything.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        freeze(cluster.lab.machine(0), Freeze::Mute);
+        let deadline = Instant::now() + PATIENCE;
+        let mut found = false;
+        while !found && Instant::now() < deadline {
+            found = engine.machine_state(0) == "down";
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(found, "m0 is dead, and {}", engine.machine_state(0));
+    });
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub mod pattern;
 pub mod peers;
 pub mod process;
 pub mod program;
+pub mod quantile;
 pub mod raw;
 pub mod relay;
 pub mod services;

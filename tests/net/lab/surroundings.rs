@@ -98,7 +98,10 @@ impl Journal {
 
     /// Notes a line.
     pub fn add(&mut self, line: &Value) -> anyhow::Result<()> {
-        writeln!(self.file, "{line}").context("write the record")
+        // At once: a run that is killed leaves a line, or none.
+        self.file
+            .write_all(format!("{line}\n").as_bytes())
+            .context("write the record")
     }
 
     /// All lines of all runs. What a run that was killed has left half written is none.

@@ -128,9 +128,13 @@ fn strike(world: &World, progress: &Progress, trouble: Trouble, random: &mut Ran
             freeze(world.lab.machine(machine), way);
             let noticed = wait_until_missed(world, machine);
             thaw(world.lab.machine(machine), way);
-            let noticed = noticed.map_or("missed by nobody".to_owned(), |t| {
-                format!("missed after {} ms", t.as_millis())
-            });
+            let noticed = match noticed {
+                Some(after) => format!("missed after {} ms", after.as_millis()),
+                None => {
+                    progress.lose(format!("m{machine} was frozen ({way:?}) and missed by nobody"));
+                    "missed by nobody".to_owned()
+                }
+            };
             format!("m{machine} {way:?}, {noticed}")
         }
         Trouble::Failover => {

@@ -33,8 +33,9 @@ pub struct Leg {
     pub unstamped: bool,
     /// What it had said when some of its output did not fit the engine's memory: only that much need be replayed (R9).
     pub skipped_at: Option<u64>,
-    /// What is added to its clock on the way to the client: fixed from its first packet on.
-    pub clock_offset: Option<u32>,
+    /// What is added to its clock on the way to the client: fixed from its first packet on, or, if that had to wait for the client's clock, from the
+    /// first that had not.
+    pub clock_offset: Option<(u32, bool)>,
     pub told: Told,
     /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,

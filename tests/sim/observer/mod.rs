@@ -71,6 +71,8 @@ pub struct Observer {
     replica_timeout: Micros,
     /// Any machine that keeps the promises may speak (R16).
     fastest: bool,
+    /// There are no votes: what the original ends is ended (R11).
+    believes: bool,
     forgotten_after: Micros,
     /// Bytes of output that the engine keeps of each machine.
     cache_limit: u64,
@@ -107,6 +109,7 @@ impl Observer {
             },
             replica_timeout: service.replica_timeout,
             fastest: service.original == Original::Fastest,
+            believes: service.detect.vote == 0,
             forgotten_after: spec.limits.half_open_timeout,
             cache_limit: spec.limits.flow_buffer as u64,
             machines: service

@@ -132,9 +132,13 @@ impl Observer {
             }
             // The service's own refusal is passed on as the original says it, once none that could be asked accepts.
             let refusal = matches!(cause, Cause::Machine(m) if states[m].refuses);
+            // A stack forgets a connection that both sides have ended (TIME-WAIT), however often its last acknowledgement was lost, and resets what
+            // comes later (RFC 9293 section 3.10.7.1). Where ends are believed, so is that one; it costs the client nothing.
+            let forgotten =
+                self.believes && matches!(cause, Cause::Machine(m) if flow.lacks_only_an_acknowledgement(m));
             flow.refused |= forgiven || (refusal && lived.is_none());
             ensure!(
-                flow.refused || forgiven || flow.finished() || lived.is_none(),
+                flow.refused || forgiven || forgotten || flow.finished() || lived.is_none(),
                 "I1",
                 "the client is reset though machine {} lived through its flow",
                 lived.unwrap_or(0)
@@ -184,8 +188,13 @@ impl Observer {
             && let Some((stamps, true)) = leg.stamps.map(|s| (s, leg.latest_is_newest))
         {
             let offset = told.wrapping_sub(stamps.latest);
-            let fixed = *leg.clock_offset.get_or_insert(offset);
             let waits = flow.takeovers > 1 && flow.told.tsval == Some(told);
+            let (mut fixed, waited) = *leg.clock_offset.get_or_insert((offset, waits));
+            if waited && !waits && (fixed.wrapping_sub(offset) as i32) >= 0 {
+                // It had to wait when it was first heard: what it was ahead by was not yet to be seen.
+                fixed = offset;
+                leg.clock_offset = Some((fixed, false));
+            }
             ensure!(
                 offset == fixed || waits,
                 "R5",

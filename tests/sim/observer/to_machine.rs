@@ -245,9 +245,11 @@ impl Observer {
             "window scale {:?}",
             o.scale
         );
-        if !flow.proved && cause == Cause::Engine {
-            // The flow starts over with this machine.
-            flow.legs.iter_mut().flatten().for_each(|leg| leg.lost = true);
+        if !flow.proved {
+            // One machine at a time has the flow then. It starts over with this one, but where the client repeats its SYN to the same.
+            let others = |i: usize| i != m || cause == Cause::Engine;
+            let legs = flow.legs.iter_mut().enumerate().filter(|(i, _)| others(*i));
+            legs.filter_map(|(_, leg)| leg.as_mut()).for_each(|leg| leg.lost = true);
         }
         let fresh = || Leg {
             acked: 1,

@@ -43,14 +43,14 @@ impl Observer {
         }
     }
 
-    /// A failover to machine `to` was ordered: each flow may have another original now. But none moves to a machine that has reset it (R13), and
-    /// where that is the original itself, a vote is still open (R11): what the others have said waits for its end.
+    /// A failover to machine `to` was ordered: each flow may have another original now. But none moves to a machine that has reset it (R13), or
+    /// has not opened it; and where the original itself has reset it, a vote is still open (R11): what the others have said waits for its end.
     pub fn failover(&mut self, to: usize) {
         for flow in &mut self.flows {
             flow.original = None;
             flow.heirs.clear();
             flow.takeovers += 1;
-            flow.switching |= !flow.legs[to].as_ref().is_some_and(|leg| leg.gone);
+            flow.switching |= flow.legs[to].as_ref().is_some_and(|leg| !leg.gone && leg.isn.is_some());
         }
     }
 

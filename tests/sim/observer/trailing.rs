@@ -15,7 +15,8 @@ pub(super) const TRAIL_TIMEOUTS: u64 = 10;
 impl Observer {
     /// Takes note of a leg that may just have been opened: one of a slow machine trails from its beginning.
     pub(super) fn note_opened(&mut self, now: Micros, f: usize, m: usize) {
-        (0..f).for_each(|earlier| self.note_trailing(now, earlier));
+        let others = (0..self.flows.len()).filter(|other| *other != f);
+        others.for_each(|other| self.note_trailing(now, other));
         if let Some(leg) = &mut self.flows[f].legs[m]
             && leg.progress == (0, 0)
         {

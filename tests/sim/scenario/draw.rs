@@ -31,6 +31,7 @@ impl Scenario {
         let mut s = Self::plain(r.pick(&[0, 1, 1, 2, 2, 2, 3, 3, 4]));
         s.seed = seed;
         s.v6 = r.chance(400);
+        s.part = Rng::new(seed, 7).pick(&[usize::MAX, usize::MAX, usize::MAX, 1, 2]);
         s.service = ServiceSettings {
             source: if r.chance(300) {
                 SourceMode::Client

@@ -4,7 +4,7 @@
 use std::num::NonZeroU16;
 
 use relevo::engine::detect::{Action, Detector};
-use relevo::engine::{Checksum, DropReason, Event, Meta, Probe, Reason, Verdict};
+use relevo::engine::{Checksum, DropReason, Event, Meta, Micros, Probe, Reason, Verdict};
 
 use super::World;
 use super::queue::Happening;
@@ -17,6 +17,8 @@ use crate::scenario::{CLIENT_IFINDEX, Cuts, MACHINE_IFINDEX, Sums, When};
 
 /// The engine's memory is looked at after each so many packets, for the answer costs more than most packets.
 const MEMORY_EVERY: u64 = 16;
+/// How long an engine that works in parts is at one of them.
+const PART_TIME: Micros = 20;
 
 impl<G: Gateway> World<G> {
     pub(super) fn engine_packet(&mut self, host: usize, mut bytes: Vec<u8>) -> Result<(), Violation> {
@@ -148,10 +150,11 @@ impl<G: Gateway> World<G> {
         Ok(())
     }
 
-    /// Polls the engine and the detector until both rest, as the daemon does after each packet.
+    /// Polls the engine and the detector until both rest, as the daemon does after each packet; or until it is time to see whether
+    /// another packet has come.
     pub(super) fn engine_rest(&mut self) -> Result<(), Violation> {
         for _ in 0..64 {
-            self.engine.poll(self.now, &mut self.outbox);
+            self.engine.poll_part(self.now, &mut self.outbox, self.scenario.part);
             let events: Vec<Event> = std::iter::from_fn(|| self.engine.take_event()).collect();
             for event in &events {
                 if let Event::Evict {
@@ -197,6 +200,10 @@ impl<G: Gateway> World<G> {
                     }
                     Action::Down { machine, reason, .. } => self.declared_dead(machine, reason)?,
                 }
+            }
+            if self.engine.is_behind() && self.scenario.part < usize::MAX {
+                self.engine_timer.set(None);
+                return self.set_timer(Some(self.now + PART_TIME));
             }
             if !again {
                 if self.detector.is_some() {
@@ -255,7 +262,10 @@ impl<G: Gateway> World<G> {
             "contract",
             "the detector's deadline {detector:?} has passed"
         );
-        let next = engine.into_iter().chain(detector).min();
+        self.set_timer(engine.into_iter().chain(detector).min())
+    }
+
+    fn set_timer(&mut self, next: Option<Micros>) -> Result<(), Violation> {
         if let Some((at, number)) = self.engine_timer.set(next) {
             self.at(at, Happening::Engine(number));
         }
