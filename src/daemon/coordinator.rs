@@ -86,6 +86,7 @@ pub struct Coordinator {
     lonely: RateLimit,
     differing: RateLimit,
     outvoted: RateLimit,
+    uncut: RateLimit,
 }
 
 /// For whom a machine is taken out, if anybody has asked for it.
@@ -117,6 +118,7 @@ impl Coordinator {
             lonely: RateLimit::new(),
             differing: RateLimit::new(),
             outvoted: RateLimit::new(),
+            uncut: RateLimit::new(),
         }
     }
 

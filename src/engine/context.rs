@@ -8,6 +8,7 @@ use super::spec::{
 };
 use super::stats::{Counter, Stats};
 use super::stream::Budget;
+use super::supers::Arrivals;
 use super::{Event, Reason};
 use crate::wire::{Flags, Options, Segment, Seq};
 use std::collections::VecDeque;
@@ -45,6 +46,8 @@ pub struct Context {
     pub slow: Vec<Vec<Micros>>,
     /// By service and machine: when the coordinator was last told that it ends connections (R11).
     ends_told: Vec<Vec<Option<Micros>>>,
+    /// By service and machine: whether super-packets arrive there.
+    pub arrivals: Vec<Vec<Arrivals>>,
     /// By service: who serves new flows.
     pub current: Vec<MachineId>,
     /// By service: flows that have moved by plan since the coordinator was last told.
@@ -77,6 +80,11 @@ impl Context {
                 .map(|s| vec![Diverged::default(); s.machines.len()])
                 .collect(),
             ends_told: spec.services.iter().map(|s| vec![None; s.machines.len()]).collect(),
+            arrivals: spec
+                .services
+                .iter()
+                .map(|s| vec![Arrivals::default(); s.machines.len()])
+                .collect(),
             current: spec.services.iter().map(|_| MachineId(0)).collect(),
             moved: vec![0; spec.services.len()],
             spec,
@@ -146,7 +154,7 @@ impl Context {
 
     pub fn event(&mut self, event: Event) {
         let room = match event {
-            Event::Diverged { .. } | Event::Outvoted { .. } => MAX_TOLD,
+            Event::Diverged { .. } | Event::Outvoted { .. } | Event::SuperPacketsLost { .. } => MAX_TOLD,
             Event::Suspect { .. } | Event::Evict { .. } => MAX_EVENTS,
         };
         if self.events.len() < room {

@@ -116,6 +116,12 @@ pub enum Event {
         /// Where, and what both sides say.
         difference: Difference,
     },
+    /// Several super-packets to this machine were lost in a row, and none has arrived since: for a while it gets single segments. For people to
+    /// read: a firewall of this host may stop what comes from their device.
+    SuperPacketsLost {
+        /// To whom.
+        machine: MachineRef,
+    },
     /// A majority of a flow's machines agree against the original (R17); the client has had the original's word.
     Outvoted {
         /// The original.

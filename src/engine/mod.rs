@@ -35,6 +35,7 @@ pub mod spec;
 pub mod stats;
 mod status;
 mod stream;
+mod supers;
 mod table;
 mod takeover;
 mod timers;

@@ -98,7 +98,10 @@ impl Flow {
     }
 
     fn pump_open(&mut self, cx: &mut Context, now: Micros, index: usize, out: &mut Outbox) {
-        let supply = self.supply(cx, index);
+        if let Some(arrived) = self.legs[index].sender.take_run_news() {
+            cx.note_super(now, self.machine_ref(index), arrived);
+        }
+        let supply = self.supply(cx, now, index);
         let mut said = false;
         self.legs[index].work_due = false;
         while let Some(plan) = self.legs[index].sender.next_segment(now, supply) {
@@ -126,7 +129,7 @@ impl Flow {
         leg.set_blocked(since, supply.end);
     }
 
-    fn supply(&self, cx: &Context, index: usize) -> Supply {
+    fn supply(&self, cx: &Context, now: Micros, index: usize) -> Supply {
         let leg = &self.legs[index];
         let end = if leg.unbound || mutant::is(Mutation::CausalityIgnored) {
             self.buffer.end()
@@ -136,7 +139,7 @@ impl Flow {
         Supply {
             end,
             fin: self.buffer.fin(),
-            most: if cx.spec.super_packets {
+            most: if cx.cuts_for(now, self.machine_ref(index)) {
                 self.most_at_once(leg)
             } else {
                 0

@@ -86,6 +86,10 @@ struct Flight {
     sacked: Ranges,
     timed: Option<(Pos, Micros)>,
     timer: Option<Timer>,
+    /// The first byte of a super-packet of which it is not known whether it has arrived.
+    run: Option<Pos>,
+    /// Whether the last one of which it is known has, until somebody asks.
+    run_news: Option<bool>,
 }
 
 impl Resting for Flight {
@@ -100,6 +104,8 @@ impl Resting for Flight {
         sacked: Ranges::EMPTY,
         timed: None,
         timer: None,
+        run: None,
+        run_news: None,
     };
 }
 
@@ -358,6 +364,9 @@ impl Sender {
         flight.tail_probed = false;
         flight.dup_acks = 0;
         flight.timer = None;
+        if flight.run.is_some_and(|run| una > run) {
+            (flight.run, flight.run_news) = (None, Some(true));
+        }
         match flight.recover {
             // RFC 6582 section 3.2: a full acknowledgement ends recovery ...
             Some(recover) if una >= recover => {
@@ -405,8 +414,27 @@ impl Sender {
     /// The next segment that should go out now, if any: call until `None`.
     pub fn next_segment(&mut self, now: Micros, supply: Supply) -> Option<Plan> {
         let plan = self.due_again(supply).or_else(|| self.due_new(now, supply))?;
+        self.note_run(plan);
         self.arm(now);
         Some(plan)
+    }
+
+    /// What is sent again of a super-packet's beginning, was lost.
+    fn note_run(&mut self, plan: Plan) {
+        let (mss, flight) = (self.mss(), self.flight.wake());
+        if !plan.again && plan.len > mss {
+            flight.run = flight.run.or(Some(plan.from));
+        } else if flight
+            .run
+            .is_some_and(|run| plan.again && (plan.from..plan.from + plan.len).contains(&run))
+        {
+            (flight.run, flight.run_news) = (None, Some(false));
+        }
+    }
+
+    /// Whether a super-packet has arrived or was lost since this was last asked.
+    pub fn take_run_news(&mut self) -> Option<bool> {
+        self.flight.awake().and_then(|flight| flight.run_news.take())
     }
 
     fn plan(&self, from: Pos, end: Pos, supply: Supply) -> Plan {

@@ -57,6 +57,8 @@ named_enum! {
         SuperPackets => "super_packets",
         /// The segments that those are cut into.
         SuperSegments => "super_segments",
+        /// How often a machine got none for a while, since they did not arrive.
+        SuperPacketPauses => "super_packet_pauses",
         /// Flows opened by a client's SYN.
         FlowsOpened => "flows_opened",
         /// Flows forgotten, for whatever reason.

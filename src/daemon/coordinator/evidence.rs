@@ -86,6 +86,10 @@ impl Coordinator {
                 } => self.note_difference(at, machine, difference),
                 Notice::Event {
                     at,
+                    event: Event::SuperPacketsLost { machine },
+                } => self.note_lost_supers(at, machine),
+                Notice::Event {
+                    at,
                     event:
                         Event::Outvoted {
                             machine,
@@ -94,6 +98,20 @@ impl Coordinator {
                         },
                 } => self.note_outvoted(at, machine, client, offset),
             }
+        }
+    }
+
+    /// Single segments arrive, super-packets do not.
+    fn note_lost_supers(&mut self, at: Micros, machine: MachineRef) {
+        if let Some(more) = self.uncut.pass(at) {
+            let (service, name) = self.roster.names(machine);
+            warn!(
+                service,
+                machine = name,
+                more,
+                "super-packets to it do not arrive: does a firewall of this host stop what is forwarded from their device? Going on with single segments \
+                 for a minute; super_packets = false avoids the trial"
+            );
         }
     }
 

@@ -131,7 +131,7 @@ fn a_fall_is_counted_at_once_and_told_bit_by_bit() {
         parts += 1;
         assert!(count_awake(&engine) <= 8, "part {parts}");
         // What is owed to the new original: an acknowledgement that says where the client stands.
-        assert!(out.iter().all(|(dst, _)| dst == machine(1).ip()));
+        assert!(out.iter().all(|packet| packet.dst == machine(1).ip()));
         out.clear();
     }
     assert!((12..=14).contains(&parts), "{parts}");

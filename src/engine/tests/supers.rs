@@ -165,3 +165,41 @@ fn a_host_that_can_cut_no_longer_gets_segments() {
     upload(&mut t, 1, 2 * FULL, Flags::default());
     assert_eq!(sent(&mut t), [(1, FULL, false), (1 + FULL, FULL, false)]);
 }
+
+/// The replica has lost all that came at once: it has what was sent by itself.
+#[test]
+fn where_super_packets_never_arrive_single_segments_go_on() {
+    let mut t = table(1 << 20);
+    let mut at = 1;
+    for round in 1..=4 {
+        upload(&mut t, at, 3 * FULL, Flags::default());
+        // After a loss the congestion window is small, but for more than one segment.
+        assert!(
+            matches!(sent(&mut t)[..], [(from, len, _), ..] if from == at && len > FULL),
+            "round {round}"
+        );
+        // Its end is tried again by itself, and its beginning after the timeout; then the rest.
+        let (begin, end) = (at, at + 3 * FULL);
+        t.machine(0, with_window(end, 1 << 20));
+        while at < end {
+            t.wait(10 * MS);
+            for (from, len, _) in sent(&mut t) {
+                assert!(len <= FULL);
+                at = if from == at { at + len } else { at };
+            }
+            if at > begin {
+                t.machine(1, with_window(at, 1 << 20));
+            }
+        }
+        t.hush();
+    }
+    assert_eq!(t.engine.stats().get(Counter::SuperPacketPauses), 1);
+    let lost = |e: &Event| matches!(e, Event::SuperPacketsLost { machine } if *machine == machine_ref(1));
+    assert!(std::iter::from_fn(|| t.engine.take_event()).any(|e| lost(&e)));
+    upload(&mut t, at, 3 * FULL, Flags::default());
+    let alone = sent(&mut t);
+    assert!(
+        alone.len() > 1 && alone.iter().all(|(_, len, _)| *len <= FULL),
+        "{alone:?}"
+    );
+}
