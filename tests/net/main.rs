@@ -24,6 +24,7 @@ mod proof;
 mod signs;
 #[allow(dead_code, reason = "shared with the long soak; the short form uses its part")]
 mod soak;
+mod supers;
 mod transfer;
 mod trouble;
 
