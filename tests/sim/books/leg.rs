@@ -76,8 +76,8 @@ impl Leg {
     }
 
     /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known. `kept` says that the engine
-    /// has not forgotten what the machine has said before.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool) {
+    /// has not forgotten what the machine has said before; `room` is the right edge of the client's window.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool, room: u64) {
         self.unstamped = p.options.ts.is_none();
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
@@ -115,8 +115,9 @@ impl Leg {
             if p.has(FIN) {
                 self.fin = u64::try_from(end).ok();
             }
+            // What lies beyond the client's window is cut off, as a receiver would (RFC 9293 section 3.10.7.4): it has to be said again.
             if start <= self.whole as i64 {
-                raise(&mut self.whole, end);
+                raise(&mut self.whole, end.min(room as i64));
             }
             let ack = place(p.ack, isn_c, self.acked);
             let pure = p.flags == ACK && p.len == 0 && start == self.sent as i64;

@@ -181,12 +181,12 @@ impl Observer {
         let flow = &mut self.flows[f];
         // A machine that has forgotten its connection may answer a SYN again, and otherwise.
         let kept = flow.proved || self.state[m].failed(flow);
-        let (isn, fin) = (flow.isn, flow.fin);
+        let (isn, fin, room) = (flow.isn, flow.fin, flow.edge);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
         let (ended, sent) = (leg.fin.is_some(), leg.sent);
-        leg.hear(p, isn, fin, kept);
+        leg.hear(p, isn, fin, kept, room);
         leg.said_at = if leg.sent > sent { now } else { leg.said_at };
         leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
