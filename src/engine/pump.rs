@@ -6,7 +6,7 @@ use super::flow::{Flow, FlowState};
 use super::gate::Offer;
 use super::leg::{Leg, LegState, Mode};
 use super::outbox::Outbox;
-use super::pos::{Pos, length, span};
+use super::pos::{Pos, length, span, words_end};
 use super::sender::{Plan, Supply};
 use super::spec::{Micros, ServiceSpec};
 use crate::mutant::{self, Mutation};
@@ -323,7 +323,13 @@ impl Flow {
     /// R12: the new original's output that the client has not had, out of the cache.
     fn replay(&mut self, cx: &mut Context, now: Micros, out: &mut Outbox) {
         let index = self.original;
-        let from = self.client.sent.max(self.legs[index].cache.base());
+        let sent = self.client.sent;
+        let leg = &mut self.legs[index];
+        // What it was told as acknowledged, and was lost on the way here, it will not say again; the client has had it of another.
+        let known = words_end(leg.told, leg.fin).min(sent);
+        let cache = &mut leg.cache;
+        while cache.next() < known && cache.has_islands() && cache.skip_hole(known) {}
+        let from = sent.max(cache.base());
         if from > self.client.sent || mutant::is(Mutation::CacheNotReplayed) {
             return;
         }

@@ -429,3 +429,19 @@ fn a_client_that_speaks_before_the_cached_answer_is_out_still_gets_it() {
     let heard = t.client_heard();
     assert!(short(&heard).contains(&(1, Some(5), "42\n")), "{heard:?}");
 }
+
+/// It is acknowledged all the same once the client has had it of the original, so it is never said again.
+#[test]
+fn what_a_heir_said_long_ago_and_was_lost_keeps_back_nothing_that_it_said_since() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"GET\n"));
+    t.machine(0, words(1, 5, b"abc"));
+    // Its "a" was lost on the way here.
+    t.machine(1, words(2, 5, b"bc"));
+    t.client(ack(5, 4));
+    t.machine(1, words(4, 5, b"d"));
+    t.hush();
+    down(&mut t, 0);
+    let heard = t.client_heard();
+    assert!(short(&heard).contains(&(4, Some(5), "d")), "{heard:?}");
+}
