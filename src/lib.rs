@@ -23,5 +23,7 @@ pub mod engine;
 pub mod host;
 #[doc(hidden)]
 pub mod mutant;
+#[cfg(test)]
+mod story;
 mod variants;
 pub mod wire;

@@ -6,6 +6,7 @@
 
 use super::context::Context;
 use super::flow::Flow;
+use super::leg::LegState;
 use super::spec::{MachineId, MachineRef, Micros, ServiceId};
 use super::{Engine, Outcome};
 use crate::mutant::{self, Mutation};
@@ -51,7 +52,7 @@ impl Roles {
             fit: 0,
         };
         for (index, leg) in flow.legs.iter().enumerate() {
-            if !leg.is_gone() {
+            if leg.state != LegState::Gone {
                 roles.there |= bit(leg.machine);
             }
             let is_original = index == flow.original;

@@ -52,20 +52,8 @@ impl Flow {
         if !p.flags.contains(Flags::ACK) {
             return Verdict::Drop(DropReason::Implausible);
         }
-        if let Some(cut) = self.cut_to_promise(checksum, p, bytes) {
-            return self.take_segment_of_client(cx, now, checksum, &cut, bytes);
-        }
-        self.take_segment_of_client(cx, now, checksum, p, bytes)
-    }
-
-    fn take_segment_of_client(
-        &mut self,
-        cx: &mut Context,
-        now: Micros,
-        checksum: Checksum,
-        p: &Parsed,
-        bytes: &mut [u8],
-    ) -> Verdict {
+        let cut = self.cut_to_promise(checksum, p, bytes);
+        let p = cut.as_ref().unwrap_or(p);
         let u = self.u_of(p.seq);
         let v = self.v_of_ack(p.ack);
         let edge = v + (Pos::from(p.window) << self.client_shift());

@@ -71,10 +71,8 @@ impl Flow {
         if p.flags.contains(Flags::SYN) {
             return self.syn_ack_again(cx, now, checksum, index, p, bytes);
         }
-        if let Some(cut) = self.cut_to_client(checksum, index, p, bytes) {
-            return self.take_segment(cx, now, checksum, index, &cut, bytes);
-        }
-        self.take_segment(cx, now, checksum, index, p, bytes)
+        let cut = self.cut_to_client(checksum, index, p, bytes);
+        self.take_segment(cx, now, checksum, index, cut.as_ref().unwrap_or(p), bytes)
     }
 
     fn take_segment(

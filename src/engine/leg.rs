@@ -175,11 +175,6 @@ impl Leg {
     pub fn counts(&self) -> bool {
         matches!(self.state, LegState::SynSent | LegState::Open)
     }
-    /// It takes no part in the flow any more, and never will again (R13).
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.state == LegState::Gone
-    }
     /// Notes since when it holds the client up (R15).
     pub fn set_holding(&mut self, since: Option<Micros>) {
         if self.waits.holding_since != since {

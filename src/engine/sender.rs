@@ -86,8 +86,8 @@ struct Flight {
     sacked: Ranges,
     timed: Option<(Pos, Micros)>,
     timer: Option<Timer>,
-    /// The first byte of a super-packet of which it is not known whether it has arrived.
-    run: Option<Pos>,
+    /// The first byte of a super-packet of which it is not known whether it has arrived, and whether that byte was sent again since.
+    run: Option<(Pos, bool)>,
     /// Whether the last one of which it is known has, until somebody asks.
     run_news: Option<bool>,
 }
@@ -364,8 +364,8 @@ impl Sender {
         flight.tail_probed = false;
         flight.dup_acks = 0;
         flight.timer = None;
-        if flight.run.is_some_and(|run| una > run) {
-            (flight.run, flight.run_news) = (None, Some(true));
+        if let Some((_, again)) = flight.run.filter(|(run, _)| una > *run) {
+            (flight.run, flight.run_news) = (None, Some(!again));
         }
         match flight.recover {
             // RFC 6582 section 3.2: a full acknowledgement ends recovery ...
@@ -419,20 +419,18 @@ impl Sender {
         Some(plan)
     }
 
-    /// What is sent again of a super-packet's beginning, was lost.
+    /// Takes note of a super-packet's beginning: that it goes out, and whether it has to be sent again.
     fn note_run(&mut self, plan: Plan) {
         let (mss, flight) = (self.mss(), self.flight.wake());
-        if !plan.again && plan.len > mss {
-            flight.run = flight.run.or(Some(plan.from));
-        } else if flight
-            .run
-            .is_some_and(|run| plan.again && (plan.from..plan.from + plan.len).contains(&run))
-        {
-            (flight.run, flight.run_news) = (None, Some(false));
+        match &mut flight.run {
+            Some((run, again)) => *again |= plan.again && (plan.from..plan.from + plan.len).contains(run),
+            run if !plan.again && plan.len > mss => *run = Some((plan.from, false)),
+            None => {}
         }
     }
 
-    /// Whether a super-packet has arrived or was lost since this was last asked.
+    /// Whether a super-packet has arrived, or its beginning only when it was sent again, since this was last asked. Where nothing arrives at
+    /// all, that says nothing of super-packets.
     pub fn take_run_news(&mut self) -> Option<bool> {
         self.flight.awake().and_then(|flight| flight.run_news.take())
     }
@@ -807,5 +805,26 @@ mod tests {
         assert_eq!(drain(&mut s, 500_000, all), [(1, 1_000)]);
         s.on_ack(500_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
         assert!(drain(&mut s, 500_000, all).iter().all(|p| p.1 == 1_000));
+    }
+
+    #[test]
+    fn a_run_is_lost_only_where_what_was_sent_again_arrives() {
+        let (mut s, all) = in_runs(10, 64_000, 1 << 20);
+        drain(&mut s, 0, all);
+        assert_eq!(s.take_run_news(), None);
+        // Again and again, and nothing is heard: the machine may be dead.
+        for _ in 0..6 {
+            let at = s.deadline().expect("armed");
+            s.on_timer(at);
+            drain(&mut s, at, all);
+            assert_eq!(s.take_run_news(), None);
+        }
+        s.on_ack(9_000_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(s.take_run_news(), Some(false));
+        assert_eq!(s.take_run_news(), None, "said once");
+        let (mut s, all) = in_runs(10, 64_000, 1 << 20);
+        drain(&mut s, 0, all);
+        s.on_ack(1_000, 1_001, 1 << 20, NO_BLOCKS.into_iter(), true);
+        assert_eq!(s.take_run_news(), Some(true));
     }
 }

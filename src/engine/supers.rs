@@ -1,9 +1,9 @@
 //! Whether super-packets arrive: they leave the host by another way than single segments (`forward` instead of `output`), and a firewall may
 //! stop them there without a word. What is lost so comes again in single segments, but each time after a timeout.
 //!
-//! A super-packet has arrived if its first byte is acknowledged and was sent once; it is lost if that byte has to be sent again. Ordinary loss hits
-//! one now and then. Where several in a row are lost, and none arrives between, that machine gets single segments for a while, and then
-//! one more trial.
+//! A super-packet has arrived if its first byte is acknowledged and was sent once; it is lost if that byte arrives only when it is sent again,
+//! alone. Ordinary loss hits one now and then, and to a machine that is dead nothing arrives. Where several in a row are lost, and none arrives
+//! between, that machine gets single segments for a while, and then one more trial.
 
 use super::context::Context;
 use super::spec::{MachineRef, Micros, SECOND};

@@ -416,6 +416,22 @@ fn seeds_that_failed_since_are_clean() {
         ),
         (40_069_138, "a FIN behind what a stack has cut off at its window"),
         (40_193_965, "a late reset, and the next client with the same port"),
+        (
+            50_257_987,
+            "an original without replicas that has lost what was never kept",
+        ),
+        (
+            50_461_607,
+            "the clock of an original that has to wait when it is first heard",
+        ),
+        (
+            50_092_342,
+            "a stack that forgets a connection whose last acknowledgement was lost",
+        ),
+        (
+            50_780_896,
+            "a client that speaks between a takeover and the pump that replays",
+        ),
     ];
     for (seed, why) in seeds {
         // As they failed: before there were super-packets.
@@ -423,5 +439,19 @@ fn seeds_that_failed_since_are_clean() {
             &format!("seed {seed}, {why}"),
             Scenario::from_seed(seed).cut(Cuts::Never),
         );
+    }
+}
+
+#[test]
+fn seeds_that_failed_since_there_are_super_packets_are_clean() {
+    let seeds = [
+        (
+            60_001_229,
+            "what a machine says beyond the client's window, and has to say again",
+        ),
+        (60_635_114, "a hole in what an heir said long ago"),
+    ];
+    for (seed, why) in seeds {
+        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
     }
 }

@@ -15,7 +15,7 @@ const A: MachineRef = MachineRef {
 fn detector() -> Detector {
     let machine = MachineSpec {
         name: "a".into(),
-        addr: "10.0.0.1:1".parse().unwrap(),
+        addr: ([10, 0, 0, 1], 1).into(),
         ifindex: None,
         path_mtu: 1500,
     };
@@ -28,7 +28,7 @@ fn detector() -> Detector {
     };
     let service = ServiceSpec {
         name: "s".into(),
-        psc: "10.0.0.9:1".parse().unwrap(),
+        psc: ([10, 0, 0, 9], 1).into(),
         source: SourceMode::Psc,
         max_lag: MaxLag::Bytes(0),
         original: Original::First,

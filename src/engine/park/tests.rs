@@ -52,8 +52,8 @@ fn ordinary() -> Flow {
     let mut flow = drawn(4, &[]);
     let (u, v, now) = (3_000_000, 40_000_000, 3_600_000_000);
     let random = |n: u32| n.wrapping_mul(2_654_435_761);
-    flow.peer = "10.0.1.100:40001".parse().unwrap();
-    flow.client.addr = "10.0.1.7:40001".parse().unwrap();
+    flow.peer = ([10, 0, 1, 100], 40_001).into();
+    flow.client.addr = ([10, 0, 1, 7], 40_001).into();
     (flow.client.isn, flow.promise.isn) = (Seq(random(1)), Seq(random(2)));
     flow.client.syn = SynOptions {
         mss: Some(1_460),
@@ -128,13 +128,13 @@ fn a_parked_flow_says_what_it_has_armed() {
 #[test]
 fn addresses_of_both_families_come_back_whole() {
     let v6 = |scope| std::net::SocketAddrV6::new(Ipv6Addr::from([0xfe80, 0, 0, 0, 1, 2, 3, 0xffff]), 6_379, 5, scope);
-    for address in [v6(0).into(), v6(9).into(), "255.1.2.3:65535".parse().unwrap()] {
+    for address in [v6(0).into(), v6(9).into(), ([255, 1, 2, 3], 65_535).into()] {
         let mut flow = ordinary();
         flow.client.addr = address;
         let back = parked(&mut flow).flow();
         assert_eq!(
             (back.client.addr, back.peer),
-            (address, "10.0.1.100:40001".parse().unwrap())
+            (address, ([10, 0, 1, 100], 40_001).into())
         );
         flow.peer = address;
         assert_eq!(parked(&mut flow).flow().peer, address);

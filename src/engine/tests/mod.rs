@@ -2,8 +2,7 @@
 //!
 //! Numbers start close to 2³², so that every dialogue crosses the wrap.
 //!
-//! All of this is compiled for tests only: no peer reaches an `unwrap` below this module, which stands where a test shall fail; and the engine
-//! itself stays pure, the trace of a failed dialogue is printed by the dialogue's other end.
+//! All of this is compiled for tests only: no peer reaches an `unwrap` below this module, which stands where a test shall fail.
 
 mod diverge;
 mod fastest;
@@ -24,6 +23,7 @@ mod trial;
 mod vote;
 
 use super::*;
+use crate::story::Story;
 use crate::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps, tcp_checksum_ok};
 use std::net::SocketAddr;
 
@@ -82,7 +82,8 @@ pub struct Talk {
     pub options: bool,
     out: Outbox,
     told: Vec<(SocketAddr, SocketAddr, Heard)>,
-    log: Vec<String>,
+    /// A failed dialogue is told from its beginning.
+    log: Story,
 }
 
 pub fn client() -> SocketAddr {
@@ -211,7 +212,7 @@ impl Talk {
             options,
             out: Outbox::new(),
             told: vec![],
-            log: vec![],
+            log: Story::default(),
         }
     }
 
@@ -261,7 +262,7 @@ impl Talk {
             ts: p.options.timestamps.map(|t| (t.val, t.ecr)),
         };
         self.log
-            .push(format!("{:>9} µs  {by:>8} -> {}  {heard:?}", self.now, p.dst));
+            .tell(format!("{:>9} µs  {by:>8} -> {}  {heard:?}", self.now, p.dst));
         self.told.push((p.src, p.dst, heard));
     }
 
@@ -276,7 +277,7 @@ impl Talk {
         let mut bytes = packet((src, dst), isn, say, agreed);
         let verdict = self.engine.handle_packet(self.now, Meta::default(), &mut bytes);
         self.log
-            .push(format!("{:>9} µs  {who:>8} says {say:?}: {verdict:?}", self.now));
+            .tell(format!("{:>9} µs  {who:>8} says {say:?}: {verdict:?}", self.now));
         if let Verdict::Accept { len } = verdict {
             self.hear(&bytes[..len], who);
         }
@@ -369,15 +370,6 @@ impl Talk {
             );
         }
         self.hush();
-    }
-}
-
-/// In tests only: a failed dialogue is told from its beginning.
-impl Drop for Talk {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the dialogue so far:\n{}", self.log.join("\n"));
-        }
     }
 }
 
