@@ -315,3 +315,53 @@ fn an_engine_that_stands_still_blames_nobody() {
     });
     table.assert_untouched();
 }
+
+/// An order that has to wait, since the replicas' services stand still and so are never level; in the middle of it a host goes. Returns the exit
+/// code and what was printed. The connection goes on.
+fn struck_in_the_middle(table: &Table, order: &[&str], victim: usize) -> (Option<i32>, String) {
+    let psc = table.psc();
+    let client = table.lab.client();
+    let mut counter = client.enter(|| Counter::connect(psc)).expect("connect");
+    assert_eq!(counter.next().expect("an answer"), 1);
+    table.redis[1..].iter().for_each(|redis| redis.signal(Signal::STOP));
+    assert_eq!(counter.next().expect("m0's answer"), 2);
+    let output = std::thread::scope(|scope| {
+        let order = scope.spawn(|| table.engine.command(order));
+        wait_for("the order to be under way", PATIENCE, || {
+            (table.engine.original() == "m1").then_some(())
+        });
+        freeze(table.lab.machine(victim), Freeze::LinkDown);
+        wait_for("the host to be missed", PATIENCE, || {
+            (table.engine.machine_state(victim) != "up").then_some(())
+        });
+        order.join().expect("the order's thread")
+    });
+    table.redis[1..].iter().for_each(|redis| redis.signal(Signal::CONT));
+    assert_eq!(counter.next().expect("another machine's answer"), 3);
+    assert_eq!(counters::resets_seen(client), 0, "resets at the client");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn a_disable_is_answered_though_its_machine_dies_in_the_middle() {
+    let _turn = turn();
+    let table = Table::new(&["replica_timeout = \"5s\""]);
+    let (code, said) = struck_in_the_middle(&table, &["machine", "disable", "lab", "m0"], 0);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("m0 is disabled"), "{said}");
+    assert_eq!(table.engine.machine_state(0), "disabled");
+    // What moved the connection was the death, not the order.
+    let reason = table.engine.status()["services"][0]["last_takeover"]["reason"].clone();
+    assert_ne!(reason, "command");
+}
+
+#[test]
+fn a_failover_says_so_when_its_target_dies_in_the_middle() {
+    let _turn = turn();
+    let table = Table::new(&["replica_timeout = \"5s\""]);
+    let order = ["failover", "lab", "--to", "m1", "--within", "10s"];
+    let (code, said) = struck_in_the_middle(&table, &order, 1);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("has failed before all was over"), "{said}");
+}
