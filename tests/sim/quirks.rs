@@ -23,9 +23,11 @@ struct Sent {
     scale: u8,
     /// The same as the stack itself remembers it.
     known_edge: Option<u32>,
-    /// The last packet of the peer, and what it acknowledges.
+    /// The last packet of the peer that the stack looked into, and what it acknowledges.
     heard: Vec<u8>,
     acked: u32,
+    /// What the peer was told last to be expected next.
+    told: Option<u32>,
     /// When something unacknowledged was sent last.
     busy_at: Micros,
 }
@@ -34,8 +36,12 @@ impl Sent {
     fn is(&self, to: IpEndpoint, from: u16) -> bool {
         (self.to, self.from) == (to, from)
     }
-    fn owes(&self) -> bool {
-        (self.end.wrapping_sub(self.acked) as i32) > 0 && !self.heard.is_empty()
+    /// Whether all of a packet was acknowledged before, as of a keep-alive: the stack does not look at what it acknowledges (RFC 9293 section
+    /// 3.10.7.4: it is not acceptable).
+    fn is_old(&self, p: &Packet) -> bool {
+        let before = |told: u32| p.seq.wrapping_sub(told) as i32;
+        self.told
+            .is_some_and(|told| before(told) < 0 && before(told) + p.seq_len() as i32 <= 0)
     }
 }
 
@@ -111,6 +117,7 @@ impl Quirks {
         let of = IpEndpoint::new(p.src.into(), p.sport);
         if let Some(sent) = self.sent.iter_mut().find(|s| s.is(of, p.dport))
             && sent.acked.wrapping_sub(p.ack) as i32 <= 0
+            && !sent.is_old(&p)
         {
             sent.acked = p.ack;
             sent.heard.clear();
@@ -141,6 +148,7 @@ impl Quirks {
                 scale: p.options.scale.unwrap_or(0),
                 heard: Vec::new(),
                 acked: p.seq,
+                told: None,
                 busy_at: now,
             });
             return;
@@ -155,6 +163,7 @@ impl Quirks {
             tcp.fill_checksum(&p.src.into(), &p.dst.into());
         }
         sent.fin |= p.has(FIN);
+        sent.told = Some(p.ack);
         let edge = p.ack.wrapping_add(u32::from(p.win) << sent.scale);
         sent.edge = (p.win > 0).then_some(edge);
         // A single byte may be a keep-alive or a probe.
@@ -172,20 +181,22 @@ impl Quirks {
     pub fn next_deadline(&self) -> Option<Micros> {
         self.sent
             .iter()
-            .filter(|s| s.owes())
+            .filter(|s| !s.heard.is_empty())
             .map(|s| s.busy_at + FORGOTTEN)
             .min()
     }
 
     /// smoltcp forgets its retransmission timer when the peer's window closes while something is under way: the timer of the window probes
     /// takes its place, and when the window opens there is none any more. If what was under way is lost, and nothing else may be sent, it
-    /// is silent for ever. RFC 6298 (5.1) wants a timer to run as long as something is unacknowledged. So it is reminded by its
-    /// peer's last acknowledgement, repeated as often as makes it send again (RFC 5681 section 3.2); the first two, with another
-    /// window and the same again, end the count of earlier ones.
+    /// is silent for ever. The same when the timer runs out while the window is closed: nothing may be sent then, and no timer of probes begins
+    /// before the peer says something new, which in a keep-alive it does not. RFC 6298 (5.1) wants a timer to run as long as something is
+    /// unacknowledged, RFC 9293 (section 3.8.6.1) probes of a closed window. So it is reminded by its peer's last acknowledgement,
+    /// repeated as often as makes it send again (RFC 5681 section 3.2); the first two, with another window and the same again, end
+    /// the count of earlier ones, and the first lets one byte out where the window is closed.
     /// `waits` says of a connection, by peer and own port, whether it has bytes that are not acknowledged.
     pub fn reminders(&mut self, now: Micros, waits: impl Fn(IpEndpoint, u16) -> bool) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        for sent in self.sent.iter_mut().filter(|s| s.owes()) {
+        for sent in self.sent.iter_mut().filter(|s| !s.heard.is_empty()) {
             if now < sent.busy_at + FORGOTTEN {
                 continue;
             }
@@ -194,7 +205,8 @@ impl Quirks {
                 sent.heard.clear();
             } else if let Ok(p) = Packet::parse(&sent.heard) {
                 let windows = [p.win ^ 1, p.win, p.win, p.win, p.win];
-                packets.extend(windows.map(|win| bare_ack(&sent.heard, &p, win)));
+                let seq = sent.told.unwrap_or(p.seq.wrapping_add(p.seq_len()));
+                packets.extend(windows.map(|win| bare_ack(&sent.heard, &p, seq, win)));
             }
         }
         packets
@@ -206,8 +218,8 @@ impl Quirks {
     }
 }
 
-/// The acknowledgement in a packet, alone, with another window.
-fn bare_ack(bytes: &[u8], p: &Packet, win: u16) -> Vec<u8> {
+/// The acknowledgement in a packet, alone, with another number and window.
+fn bare_ack(bytes: &[u8], p: &Packet, seq: u32, win: u16) -> Vec<u8> {
     let mut ack = bytes[..p.data_at].to_vec();
     let ip = if p.src.is_ipv4() { 20 } else { 40 };
     let total = ack.len();
@@ -220,7 +232,7 @@ fn bare_ack(bytes: &[u8], p: &Packet, win: u16) -> Vec<u8> {
         header.set_payload_len((total - ip) as u16);
     }
     let mut tcp = TcpPacket::new_unchecked(&mut ack[ip..]);
-    tcp.set_seq_number(TcpSeqNumber(p.seq.wrapping_add(p.seq_len()) as i32));
+    tcp.set_seq_number(TcpSeqNumber(seq as i32));
     tcp.set_fin(false);
     tcp.set_psh(p.has(PSH) && p.len == 0);
     tcp.set_window_len(win);
