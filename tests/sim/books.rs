@@ -132,6 +132,9 @@ pub struct Flow {
     /// Highest v that the client has acknowledged, and its window edge in v.
     pub acked: u64,
     pub edge: u64,
+    /// The edge by acceptable segments alone: of one that lies before the window, as a keep-alive, no receiver takes the window (RFC 9293
+    /// section 3.10.7.4).
+    pub sure_edge: u64,
     pub stamps: Option<Stamps>,
     /// Whether the client's last packet carried time stamps. RFC 7323 (3.2) lets a receiver drop one that should; whether it does is the
     /// machine's to decide, as it would be without an engine.
@@ -176,6 +179,7 @@ impl Flow {
             fin: None,
             acked: 0,
             edge: 1 + u64::from(syn.win),
+            sure_edge: 1 + u64::from(syn.win),
             stamps: None,
             stamped: syn.options.ts.is_some(),
             proved: false,
@@ -276,6 +280,9 @@ impl Flow {
         raise(&mut self.edge, edge);
         let start = place(p.seq, self.isn, self.sent);
         let end = start + i64::from(p.seq_len());
+        if start >= self.told.ack as i64 || end > self.told.ack as i64 {
+            raise(&mut self.sure_edge, edge);
+        }
         raise(&mut self.sent, end);
         if end > start {
             self.pieces.push((start, end, u64::try_from(ack).unwrap_or(0)));

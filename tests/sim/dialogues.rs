@@ -450,6 +450,7 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
             "what a machine says beyond the client's window, and has to say again",
         ),
         (60_635_114, "a hole in what an heir said long ago"),
+        (100_919_537, "a window told in keep-alives alone"),
         (
             50_901_372,
             "a window that an overtaken packet closes, and keep-alives behind it",

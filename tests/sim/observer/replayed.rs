@@ -35,7 +35,7 @@ impl Observer {
             else {
                 continue;
             };
-            let said = said.min(flow.edge);
+            let said = said.min(flow.sure_edge);
             ensure!(
                 said <= flow.told.sent || said > flow.acked + limit,
                 "R9",
