@@ -2,7 +2,7 @@
 //!
 //! Each run is one round for each kind and size: the clients connect, and the original dies three times, with three, two and one replica left
 //! (`stage`). Before that the engine alone is measured (`pure`), after it the removal of replicas and what must not be taken for a death (`calm`).
-//! `RUNS=` (default 5); `KINDS=frozen,link-down`, `FLOWS=1,100` and `PARTS=deaths,engine,removal,calm` leave the others out.
+//! `RUNS=` (default 5); `KINDS=frozen,link-down`, `FLOWS=1,100` and `PARTS=deaths,engine,floor,removal,calm` leave the others out.
 //!
 //! Every line goes into `bench-results/failover-<date>-<commit>.jsonl`; the tables (`.md`) and the plot (`.svg`) beside it are made anew of all lines of
 //! the day and commit, so that several short runs make one record. `PICTURE=file` draws one takeover as a time line instead, and records nothing.
@@ -20,6 +20,7 @@
 mod lab;
 
 mod calm;
+mod floor;
 mod picture;
 mod plot;
 mod pure;
@@ -41,7 +42,7 @@ use record::{Record, SIZES};
 use stage::{Kind, Stage};
 
 const USAGE: &str = "usage: make bench-failover [RUNS=n] [KINDS=frozen,link-down,hung,crashed,closed,loss-to,loss-from] [FLOWS=1,100,10000] \
-[PARTS=engine,deaths,removal,calm]; RUNS is a whole number from 1 up";
+[PARTS=engine,floor,deaths,removal,calm]; RUNS is a whole number from 1 up";
 /// `RUNS` without a value.
 const RUNS: u64 = 5;
 /// Runs of each trouble that must not lead to a takeover, for each of RUNS.
@@ -88,7 +89,7 @@ impl Choice {
                 .map(|name| name.parse().ok().filter(|n| SIZES.contains(n)))
                 .collect::<Option<_>>()?,
         };
-        let all = ["engine", "deaths", "removal", "calm"];
+        let all = ["engine", "floor", "deaths", "removal", "calm"];
         let parts = list("PARTS").unwrap_or_else(|| all.map(str::to_owned).to_vec());
         let known = parts.iter().all(|part| all.contains(&part.as_str()));
         known.then_some(Self {
@@ -112,6 +113,9 @@ fn measure(choice: &Choice) -> anyhow::Result<bool> {
     let mut record = Record::open()?;
     if choice.wants("engine") {
         engine_alone(choice, &mut record)?;
+    }
+    if choice.wants("floor") {
+        floors(choice, &mut record)?;
     }
     if choice.wants("deaths") || choice.wants("removal") {
         let mut stage = Stage::set();
@@ -182,7 +186,7 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
                     eprintln!("{}", engine.log().get(log_before..).unwrap_or_default());
                 }
                 for (i, death) in round.deaths.iter().enumerate() {
-                    let sight = sight::of(&round.client, death);
+                    let sight = sight::of(&round.client, death, round.deaths.get(i + 1).map(|next| next.struck));
                     let mut line = record::death(kind, flows, death, sight);
                     if i == 0 {
                         // A round's losses are seen at its end.
@@ -191,15 +195,19 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
                         line["wrong"] = json!(round.lost.first());
                     }
                     record.add(&line)?;
+                    let ms = |name: &str| line[name].as_f64().unwrap_or(f64::NAN);
                     progress(&format!(
-                        "{} {flows} flows, run {run} of {}, {} replicas: detect {} us, redirect {} us, all sent {} us, gap {:.1} ms{}",
+                        "{} {flows} flows, run {run} of {}, {} replicas: detect {} us, redirect {} us, all sent {} us, gap {:.1} ms, {:.1} of it unasked, wait {:.1}, worst {:.1}{}",
                         kind.name(),
                         choice.runs,
                         death.replicas,
                         line["detect_us"],
                         line["redirect_us"],
                         line["switch_us"],
-                        line["gap_ms"].as_f64().unwrap_or(f64::NAN),
+                        ms("gap_ms"),
+                        ms("unasked_ms"),
+                        ms("wait_ms"),
+                        ms("worst_wait_ms"),
                         if round.lost.is_empty() {
                             ""
                         } else {
@@ -210,6 +218,22 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
             }
         }
         engine.stop();
+    }
+    Ok(())
+}
+
+fn floors(choice: &Choice, record: &mut Record) -> anyhow::Result<()> {
+    let mut stage = Stage::set();
+    for &flows in &choice.sizes {
+        for _ in 0..choice.runs.min(10) {
+            let line = floor::crash(&mut stage, flows)?;
+            progress(&format!(
+                "no Relevo, {flows} connections of a killed process: their ends after {:.1} to {:.1} ms",
+                line["first_ms"].as_f64().unwrap_or(f64::NAN),
+                line["last_ms"].as_f64().unwrap_or(f64::NAN)
+            ));
+            record.add(&line)?;
+        }
     }
     Ok(())
 }

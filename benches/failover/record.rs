@@ -59,13 +59,14 @@ impl Record {
                 .unwrap_or_default()
         };
         let markdown = format!(
-            "{}\n\n{} Beside it, on the same cores: {beside}\n\n{}\n![Gap and switch by kind of failure]({})\n\n{}\n{}\n{}\nEvery line: [{jsonl}]({jsonl}). \
+            "{}\n\n{} Beside it, on the same cores: {beside}\n\n{}\n![Gap and switch by kind of failure]({})\n\n{}\n{}{}\n{}\nEvery line: [{jsonl}]({jsonl}). \
              What it does not show: {NOT_SHOWN}\n\n    {closing}\n",
             self.surroundings.title("Failover"),
             self.surroundings,
             all.deaths(),
             name(&svg),
             all.by_replicas(),
+            all.floor(),
             all.removals(),
             all.calm(),
             jsonl = name(path),
@@ -98,9 +99,10 @@ impl Lines {
         let mut text = String::from(
             "Times in milliseconds, p50 / p99 / greatest. *Detection*: from the first suspicion to the decision. *Switch*: from the decision until every flow had \
              its new original and the first packet in its name was out (the thesis's definition). *All sent*: until the last packet that the takeover owes was out. \
-             *Gap*: from the last byte of the old original to the first of another machine at the client. *Wait*: the request that waited longest, in each takeover.\n\n\
-             | failure | replicas | flows | takeovers | not noticed | detection | switch | all sent | gap | wait | lost | resets |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|---|\n",
+             *Gap*: from the last byte of the old original to the first of another machine at the client. *Asked*: that part of the gap in which a request was under way; before it, nobody \
+             waited. *Wait*: the request that waited longest, in each takeover, of those asked before that first byte; *worst*: of those asked until the next death.\n\n\
+             | failure | replicas | flows | takeovers | not noticed | detection | switch | all sent | gap | asked | wait | worst | lost | resets |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for kind in Kind::ALL {
             self.rows(kind, kind.name(), &mut text);
@@ -139,6 +141,23 @@ impl Lines {
             };
             let [one, hundred, many] = SIZES.map(mean);
             let _ = writeln!(text, "| {replicas} | {thesis} ms | {one} | {hundred} | {many} |");
+        }
+        text
+    }
+
+    fn floor(&self) -> String {
+        let mut text = String::new();
+        for flows in SIZES {
+            let lines: Vec<&Value> = self.of("floor").filter(|l| l["flows"] == flows).collect();
+            if !lines.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "Without Relevo, by plain routing, a killed process's {flows} connections end at the client so many milliseconds after the kill ({} kills): the first {}, the last {}.\n",
+                    lines.len(),
+                    figures(&ms(&lines, "first_ms", 1.0), 1),
+                    figures(&ms(&lines, "last_ms", 1.0), 1),
+                );
+            }
         }
         text
     }
@@ -219,15 +238,26 @@ impl Lines {
 fn cells(lines: &[&Value]) -> String {
     let noticed = lines.iter().filter(|l| l["noticed"] == true).count();
     format!(
-        "| {noticed} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {noticed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         lines.len() - noticed,
         figures(&ms(lines, "detect_us", 1e3), 1),
         figures(&redirects(lines, 1e3), 3),
         figures(&ms(lines, "switch_us", 1e3), 2),
         figures(&ms(lines, "gap_ms", 1.0), 1),
+        figures(&asked(lines), 1),
         figures(&ms(lines, "wait_ms", 1.0), 1),
+        figures(&ms(lines, "worst_wait_ms", 1.0), 1),
         sum(lines, "lost"),
         sum(lines, "resets")
+    )
+}
+
+/// Of each gap the part in which somebody waited.
+fn asked(lines: &[&Value]) -> Vec<f64> {
+    sorted(
+        lines
+            .iter()
+            .filter_map(|l| Some(l["gap_ms"].as_f64()? - l["unasked_ms"].as_f64()?)),
     )
 }
 
@@ -285,6 +315,7 @@ pub fn death(kind: Kind, flows: usize, death: &crate::stage::Death, sight: Optio
         "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"),
         "switch_us": of_takeover("switch_us"), "moved": of_takeover("flows"), "lost": of_takeover("lost").as_u64().unwrap_or(0),
         "gap_ms": sight.map(|s| s.gap.as_secs_f64() * 1e3), "wait_ms": sight.map(|s| s.longest_wait.as_secs_f64() * 1e3),
-        "waited": sight.map(|s| s.waited), "resets": 0,
+        "waited": sight.map(|s| s.waited), "unasked_ms": sight.map(|s| s.unasked.as_secs_f64() * 1e3),
+        "worst_wait_ms": sight.map(|s| s.worst_wait.as_secs_f64() * 1e3), "resets": 0,
     })
 }

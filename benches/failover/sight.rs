@@ -11,21 +11,26 @@ use crate::stage::{Death, PORT, sender};
 pub struct Sight {
     /// From the old original's last byte to the first that is not its own: of any connection.
     pub gap: Duration,
+    /// How much of that had passed when the first request was asked that the old original did not answer: until then nobody waited.
+    pub unasked: Duration,
     /// The longest that a request has waited for its answer, of those that had been asked before that first byte and were answered after the old
     /// original's last.
     pub longest_wait: Duration,
     /// Requests of that kind.
     pub waited: usize,
+    /// The longest wait of all requests that were under way at the old original's last byte, or were asked after it and before the next death.
+    pub worst_wait: Duration,
 }
 
-/// Looks at a death. `None` if the clients were never answered by anybody else, or not at all before.
-pub fn of(segments: &[Segment], death: &Death) -> Option<Sight> {
+/// Looks at a death, and what followed `until` the next. `None` if the clients were never answered by anybody else, or not at all before.
+pub fn of(segments: &[Segment], death: &Death, until: Option<SystemTime>) -> Option<Sight> {
     let struck = since_1970(death.struck);
+    let until = until.map_or(Duration::MAX, since_1970);
     let (last, first) = gap(segments, death.old, struck)?;
     // The request that each connection waits on: where it ends, and when it was first said. One that is said again, answered or not, is no
     // new one; a new one means that the last was answered, whatever the capture has missed.
     let mut asked: HashMap<u16, (u32, Option<Duration>)> = HashMap::new();
-    let mut waits = Vec::new();
+    let (mut waits, mut asked_at, mut worst_wait) = (Vec::new(), first, Duration::ZERO);
     for segment in segments.iter().filter(|s| s.len > 0) {
         if segment.dport == PORT {
             let end = segment.seq.wrapping_add(segment.len);
@@ -34,14 +39,21 @@ pub fn of(segments: &[Segment], death: &Death) -> Option<Sight> {
                 *last = (end, Some(segment.time));
             }
         } else if let Some(since) = asked.get_mut(&segment.dport).and_then(|(_, since)| since.take())
-            && since < first
-            && segment.time >= first
+            && segment.time > last
+            && since < until
         {
-            waits.push(segment.time.saturating_sub(since));
+            let wait = segment.time.saturating_sub(since);
+            worst_wait = worst_wait.max(wait);
+            asked_at = asked_at.min(since);
+            if since < first && segment.time >= first {
+                waits.push(wait);
+            }
         }
     }
     Some(Sight {
         gap: first.saturating_sub(last),
+        unasked: asked_at.saturating_sub(last),
+        worst_wait,
         longest_wait: waits.iter().max().copied().unwrap_or_default(),
         waited: waits.len(),
     })

@@ -3,6 +3,7 @@
 //! The lab is made once. In each round the clients connect, and the original dies three times: with three, two and one replica left. Then
 //! all machines are mended and enabled, which they are for new connections only.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,7 +28,7 @@ const NOTICE: Duration = Duration::from_secs(3);
 /// How long the clients may take to go on.
 const GO_ON: Duration = Duration::from_secs(5);
 /// Flows rest for so long before the next death: one that follows at once would be two failures at a time.
-const REST: Duration = Duration::from_millis(150);
+pub const REST: Duration = Duration::from_millis(150);
 
 /// How the original fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +167,11 @@ impl Stage {
 
     /// Clients that ask at a pace which leaves the two cores some air: alone back to back, many some thousand times a second together.
     pub fn clients(&mut self, connections: usize) -> std::io::Result<Clients> {
+        self.clients_of(self.lab.psc(Family::V4, PORT), connections)
+    }
+
+    /// The same, of another address than the service's.
+    pub fn clients_of(&mut self, to: SocketAddr, connections: usize) -> std::io::Result<Clients> {
         let pause = match connections {
             0..10 => Duration::ZERO,
             10..1_000 => Duration::from_millis(40),
@@ -175,7 +181,7 @@ impl Stage {
         let first_port = 10_000 + 12_000 * (self.rounds % 4);
         self.rounds += 1;
         let work = Work {
-            to: self.lab.psc(Family::V4, PORT),
+            to,
             connections,
             first_port,
             pause,
@@ -271,11 +277,7 @@ impl Stage {
                 self.services[death.old].signal(Signal::CONT);
             }
         }
-        for i in 0..MACHINES {
-            self.services[i].signal(Signal::KILL);
-            self.services[i].wait(GO_ON);
-            self.services[i] = start_service(&self.lab, self.lab.machine(i));
-        }
+        self.mend_services();
         let start = Instant::now();
         while start.elapsed() < GO_ON && engine.status()["services"][0]["flows"] != 0 {
             std::thread::sleep(Duration::from_millis(20));
@@ -286,6 +288,20 @@ impl Stage {
             }
         }
         std::thread::sleep(REST);
+    }
+
+    /// A machine's service gets a signal.
+    pub fn signal(&self, machine: usize, signal: Signal) {
+        self.services[machine].signal(signal);
+    }
+
+    /// Every service as new.
+    pub fn mend_services(&mut self) {
+        for i in 0..MACHINES {
+            self.services[i].signal(Signal::KILL);
+            self.services[i].wait(GO_ON);
+            self.services[i] = start_service(&self.lab, self.lab.machine(i));
+        }
     }
 
     /// A crowd connects, and three replicas are disabled one after the other: legs freed, and microseconds for each.
@@ -330,7 +346,7 @@ fn machine_number(name: &str) -> usize {
     name.trim_start_matches('m').parse().unwrap_or(0)
 }
 
-fn wait_for_answers(clients: &Clients, wanted: u64, limit: Duration) {
+pub fn wait_for_answers(clients: &Clients, wanted: u64, limit: Duration) {
     let start = Instant::now();
     while start.elapsed() < limit && clients.seen().answers.load(std::sync::atomic::Ordering::Relaxed) < wanted {
         std::thread::sleep(Duration::from_millis(5));

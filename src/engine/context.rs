@@ -1,5 +1,6 @@
 //! What all flows of a shard share: settings, counters, the buffer budget, which machines are up, and what is queued to be said.
 
+use super::crash::Ends;
 use super::pos::Pos;
 use super::rtt::Rtt;
 use super::spec::{
@@ -46,6 +47,8 @@ pub struct Context {
     pub slow: Vec<Vec<Micros>>,
     /// By service and machine: when the coordinator was last told that it ends connections (R11).
     ends_told: Vec<Vec<Option<Micros>>>,
+    /// By service and machine: the connections that it has ended alone (R11).
+    pub ends: Vec<Vec<Ends>>,
     /// By service and machine: whether super-packets arrive there.
     pub arrivals: Vec<Vec<Arrivals>>,
     /// By service: who serves new flows.
@@ -80,6 +83,11 @@ impl Context {
                 .map(|s| vec![Diverged::default(); s.machines.len()])
                 .collect(),
             ends_told: spec.services.iter().map(|s| vec![None; s.machines.len()]).collect(),
+            ends: spec
+                .services
+                .iter()
+                .map(|s| vec![Ends::default(); s.machines.len()])
+                .collect(),
             arrivals: spec
                 .services
                 .iter()

@@ -198,6 +198,9 @@ impl Flow {
             return Verdict::Drop(DropReason::Replica);
         }
         self.behind_since = None;
+        if seg.end > sent && p.payload_len() > 0 {
+            cx.note_word(self.service, self.original().machine);
+        }
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }

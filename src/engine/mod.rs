@@ -4,6 +4,7 @@ mod close;
 mod command;
 mod context;
 mod contract;
+mod crash;
 mod cut;
 pub mod detect;
 mod dispatch;

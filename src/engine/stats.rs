@@ -120,6 +120,8 @@ named_enum! {
         VotesMasked => "votes_masked",
         /// Of these, ended by something else: nobody was left to vote, the client went, the original was replaced.
         VotesMoot => "votes_moot",
+        /// Flows that moved because their original's service, which has ended many others alone, did not answer (R11).
+        CrashesLeft => "crashes_left",
         /// FINs that reached their client late because of a vote that the original won.
         FinsDelayed => "fins_delayed",
         /// By how much, in microseconds, all together.

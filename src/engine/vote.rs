@@ -142,9 +142,11 @@ impl Flow {
         if self.trial.wake().vote.replace(vote).is_none() {
             cx.stats.count(Counter::VotesOpened);
             self.trial.wake().said = self.legs.iter().map(|l| l.sent.max(1)).collect();
+            cx.note_end(now, self.service, self.original().machine);
         }
         if ruling == Ruling::Confirmed {
             self.take_vote();
+            cx.note_word(self.service, self.original().machine);
             cx.stats.count(Counter::VotesConfirmed);
             return false;
         }
@@ -269,6 +271,7 @@ impl Flow {
             ruling => {
                 if ruling == Ruling::Confirmed {
                     self.take_vote();
+                    cx.note_word(self.service, self.original().machine);
                     cx.stats.count(Counter::VotesConfirmed);
                 }
                 self.close_vote(cx);

@@ -84,7 +84,7 @@ impl Flow {
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
     /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
     /// causality (R23), or is not fit otherwise, is no measure.
-    fn is_outdone(&self) -> bool {
+    pub(super) fn is_outdone(&self) -> bool {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
         if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
             return false;
@@ -186,9 +186,11 @@ impl Flow {
         if let Some(since) = self.behind_since
             && now >= self.suspects_at(cx, since)
         {
-            self.behind_since = Some(now);
-            self.cleared = self.cleared.saturating_add(1);
-            cx.suspect(self.service, self.original().machine, Reason::Silence);
+            if !self.leaves_crash(cx, now) {
+                self.behind_since = Some(now);
+                self.cleared = self.cleared.saturating_add(1);
+                cx.suspect(self.service, self.original().machine, Reason::Silence);
+            }
         }
         if self.hang_at(cx).is_some_and(|at| now >= at) {
             // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.
