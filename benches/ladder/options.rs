@@ -1,6 +1,6 @@
 //! What the settings of the workers' threads bring to a round trip: `worker_cpus`, `busy_poll`, `realtime_priority`.
 //!
-//! Client and original have the first core, the engine the other one for itself, as on a host with processors to spare: one that looks for packets where
+//! Without `worker_cpus` the kernel chooses; with it the engine is on the client's core, or else client and original have the first core, the engine the other one for itself, as on a host with processors to spare: one that looks for packets where
 //! everybody else runs would only take their time. With load, a program that never sleeps shares the engine's core.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,8 @@ pub const BENCH: Bench = Bench {
     what: "TCP ping-pong of 64 bytes (sockperf), one request in flight, the engine on a core without client and original",
     ways: &[
         "routed",
-        "relevo0",
         "relevo0-free",
+        "relevo0-near",
         "relevo0-own",
         "relevo0-poll",
         "relevo0-rt",
@@ -45,6 +45,7 @@ pub const BENCH: Bench = Bench {
     shown: &[
         "relevo0-own",
         "relevo0-free",
+        "relevo0-near",
         "relevo0-poll",
         "relevo0-rt",
         "relevo0-load",

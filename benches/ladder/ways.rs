@@ -81,7 +81,7 @@ const fn way(name: &'static str, what: &'static str, by: By) -> Way {
 }
 
 /// All of them. The place in this list decides a way's port.
-pub const ALL: [Way; 24] = [
+pub const ALL: [Way; 25] = [
     way("routed", "plain routing, no netfilter on the host", By::Routing),
     way("queue", "a packet queue that gives everything back unread", By::Queue),
     way("nat", "nftables DNAT and SNAT", By::Nat { copies: 0 }),
@@ -133,6 +133,11 @@ pub const ALL: [Way; 24] = [
         By::Several { replicas: 3 },
     ),
     way("relevo0-free", "Relevo, no replica, on any core", alone("", false)),
+    way(
+        "relevo0-near",
+        "the same, pinned to the client's core",
+        alone("worker_cpus = [0, 0]", false),
+    ),
     way(
         "relevo0-own",
         "the same, pinned to the core where the client is not",
