@@ -72,7 +72,9 @@ impl Record<'_> {
             self.title,
             figures(self.columns, &self.rows, self.against),
         );
-        text += "\n## Against the targets\n\n| | reached | target | |\n|---|---|---|---|\n";
+        if !self.targets.is_empty() {
+            text += "\n## Against the targets\n\n| | reached | target | |\n|---|---|---|---|\n";
+        }
         for target in &self.targets {
             let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.2}"));
             let bound = match (target.informs, target.at_most) {

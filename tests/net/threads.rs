@@ -47,7 +47,14 @@ fn workers_run_where_and_as_they_are_told_and_fail_over() {
         "worker_cpus = [{}, 0]\nrealtime_priority = 3\nbusy_poll = \"50us\"",
         another()
     );
-    let engine = Engine::start_with(&cluster.lab, &lines, &[cluster.config(Family::V4)]);
+    // On so few processors that nothing is left for others, which it says.
+    let by = ["taskset", "-c", if another() > 0 { "0,1" } else { "0" }];
+    let engine = Engine::start_with_by(&cluster.lab, &lines, &[cluster.config(Family::V4)], &by);
+    assert!(
+        engine
+            .log()
+            .contains("busy_poll with realtime_priority: nobody else runs")
+    );
     for (number, cpu) in [another(), 0].into_iter().enumerate() {
         let has = thread(&engine, &format!("relevo-{number}"));
         assert_eq!(has, [&*cpu.to_string(), "3", ROUND_ROBIN], "worker {number}");
