@@ -134,12 +134,9 @@ pub fn crowding(threads: &Threads, workers: u16, allowed: &[u16]) -> Option<Stri
         "busy_poll: a worker that looks for packets takes its processor's time"
     };
     let text = if pinned && own.len() < workers {
-        format!("{what}, and {workers} workers share {} processors", own.len())
+        format!("{what}, and not each of {workers} workers has one of its own")
     } else if allowed.len() <= workers && (threads.realtime.is_some() || allowed.len() < workers) {
-        format!(
-            "{what}, and {workers} workers on {} processors leave none to anybody else",
-            allowed.len()
-        )
+        format!("{what}, and beside {workers} workers there is none left")
     } else {
         return None;
     };
