@@ -15,7 +15,7 @@ DOCDIR  := $(PREFIX)/share/doc/relevo
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench bench-rtt bench-bulk bench-conn bench-scale bench-engine bench-failover bench-fastest failover-picture load-rules unload-rules check-rules install uninstall
+.PHONY: help deps build test sim mutants demo campaign campaign-death soak fuzz bench bench-rtt bench-bulk bench-conn bench-scale bench-options bench-engine bench-failover bench-fastest failover-picture load-rules unload-rules check-rules install uninstall
 
 help: ## this list
 	@echo "Relevo keeps TCP connections alive when the server behind them dies. As root:"
@@ -83,6 +83,9 @@ bench-conn: ## new connections a second [ROUNDS=5] [SECONDS=1] [WAYS=...]
 
 bench-scale: ## 1 to 10,000 connections at once; memory; an idle engine [ROUNDS=3] [SECONDS=1] [WAYS=...]
 	$(call ladder,scale)
+
+bench-options: ## what pinned, real-time, busily polling workers bring to round trips [ROUNDS=5] [SECONDS=1] [WAYS=...]
+	$(call ladder,options)
 
 bench-engine: ## the pure engine: time and allocations a packet and a takeover, against the last run on this machine
 	@$(CARGO) bench --locked --bench engine

@@ -11,11 +11,12 @@ use crate::meter::Meter;
 use crate::record::{Column, Rows, Sample, Target};
 use crate::rounds::{Bench, Length, Result};
 use crate::server::{CHUNK, DOWNLOAD, UPLOAD, order};
+use crate::several;
 use crate::stage::{Server, Stage};
-use crate::ways::Way;
+use crate::ways::{By, Way};
 
 /// Bytes to gigabits.
-const GIGABIT: f64 = 8.0 / 1e9;
+pub const GIGABIT: f64 = 8.0 / 1e9;
 
 /// The bench.
 pub const BENCH: Bench = Bench {
@@ -23,8 +24,8 @@ pub const BENCH: Bench = Bench {
     title: "Bulk transfer",
     what: "One TCP stream up to a plain sink, then one down from a plain source",
     ways: &[
-        "routed", "queue", "nat", "dup1", "dup2", "dup3", "haproxy", "nginx", "socat", "relevo0", "relevo1", "relevo2",
-        "relevo3",
+        "routed", "four", "queue", "nat", "dup1", "dup2", "dup3", "haproxy", "nginx", "socat", "relevo0", "relevo1",
+        "relevo2", "relevo3",
     ],
     base: "routed",
     server: Server::Own,
@@ -55,6 +56,9 @@ pub const BENCH: Bench = Bench {
 
 fn measure(stage: &Stage, way: &Way, length: Length) -> Result<Sample> {
     let (lab, to) = (stage.lab(way), stage.target(way));
+    if let By::Several { .. } = way.by {
+        return several::measure(lab, way, length);
+    }
     let mut sample = Sample::new();
     let (client, original) = (lab.client(), lab.machine(0));
     let length = Duration::from_secs(length.seconds);
@@ -138,6 +142,11 @@ fn targets(rows: &Rows<'_>) -> Vec<Target> {
     let mut targets = vec![
         Target::at_least("upload, relevo0 / haproxy", ratio("relevo0", "haproxy"), 1.0),
         Target::at_least("upload, relevo3 / dup3", ratio("relevo3", "dup3"), 0.5),
+        Target::to_know(
+            "upload, four / dup3: what four machines that read it leave of it on these cores, without an engine",
+            ratio("four", "dup3"),
+        ),
+        Target::to_know("upload, relevo3 / four", ratio("relevo3", "four")),
     ];
     for (column, what) in [
         ("up_retransmissions", "retransmissions of an upload"),

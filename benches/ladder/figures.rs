@@ -179,6 +179,8 @@ pub struct Target {
     pub bound: Option<f64>,
     /// Whether that is the most, not the least.
     pub at_most: bool,
+    /// Whether it is none, but something to read the others by.
+    pub informs: bool,
 }
 
 impl Target {
@@ -202,11 +204,23 @@ impl Target {
             value,
             bound,
             at_most: true,
+            informs: false,
+        }
+    }
+
+    /// No target.
+    pub fn to_know(what: &str, value: Option<f64>) -> Self {
+        Self {
+            informs: true,
+            ..Self::no_more(what.to_owned(), value, None)
         }
     }
 
     /// As a word.
     pub fn verdict(&self) -> &'static str {
+        if self.informs {
+            return "to read it by";
+        }
         match (self.value, self.bound) {
             (Some(value), Some(bound)) if (value <= bound) == self.at_most || value == bound => "reached",
             (Some(_), Some(_)) => "missed",

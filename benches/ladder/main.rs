@@ -1,16 +1,17 @@
-//! `make bench`, and its rungs `make bench-rtt`, `bench-bulk`, `bench-conn`, `bench-scale`: what Relevo costs, against what else could stand in its place.
+//! `make bench`, and its rungs `make bench-rtt`, `bench-bulk`, `bench-conn`, `bench-scale`, `bench-options`: what Relevo costs, against what else could stand in its place.
 //!
 //! Every way from a client to a server (`ways`) is set up in network namespaces (`stage`, `peers`), and measured once in each round (`rounds`):
 //!
 //! - `rtt`: round trips of 64 bytes and of 1 KB;
 //! - `bulk`: one stream up and down, and what is retransmitted;
 //! - `conn`: new connections a second;
-//! - `scale`: 1 to 10,000 connections at once, memory a connection, an idle engine.
+//! - `scale`: 1 to 10,000 connections at once, memory a connection, an idle engine;
+//! - `options`: what the workers' settings bring (only where it is asked for).
 //!
 //! Client, engine or proxy, and the original's server are pinned to core 0, replicas to the other one: across cores each wake-up costs more than
 //! what is to be measured. Ratios of medians are what counts; `record` keeps them with every round, `plot` draws them.
 //!
-//! `WHAT=rtt,bulk` (default: all), `ROUNDS` (from 3), `SECONDS` (default 1, of each figure of each round) and `WAYS=routed,relevo0` may be set in the
+//! `WHAT=rtt,bulk` (default: all but `options`), `ROUNDS` (from 3), `SECONDS` (default 1, of each figure of each round) and `WAYS=routed,relevo0` may be set in the
 //! environment. A run of some ways only shows its figures and records none.
 
 #[allow(
@@ -29,6 +30,7 @@ mod conn;
 mod figures;
 mod floor;
 mod meter;
+mod options;
 mod peers;
 mod plot;
 mod record;
@@ -36,6 +38,7 @@ mod rounds;
 mod rtt;
 mod scale;
 mod server;
+mod several;
 mod stage;
 mod ways;
 
@@ -49,7 +52,8 @@ use rounds::Length;
 /// A rung: its name, its rounds without `ROUNDS`, and what runs it.
 type Rung = (&'static str, u64, fn(Length, Option<&[String]>) -> anyhow::Result<()>);
 
-const RUNGS: [Rung; 4] = [
+/// The last one only runs where it is asked for: what it compares are settings, not ways that anybody would choose from.
+const RUNGS: [Rung; 5] = [
     (rtt::BENCH.name, rtt::BENCH.rounds, |length, ways| {
         rtt::BENCH.run(length, ways)
     }),
@@ -60,6 +64,9 @@ const RUNGS: [Rung; 4] = [
         conn::BENCH.run(length, ways)
     }),
     ("scale", scale::ROUNDS, scale::run),
+    (options::BENCH.name, options::BENCH.rounds, |length, ways| {
+        options::BENCH.run(length, ways)
+    }),
 ];
 
 fn main() -> ExitCode {
@@ -106,7 +113,7 @@ impl Choice {
     fn of_environment() -> Option<Self> {
         let rounds = number("ROUNDS", 3, || 0)?;
         let rungs = match list("WHAT") {
-            None => RUNGS.to_vec(),
+            None => RUNGS[..RUNGS.len() - 1].to_vec(),
             Some(names) => {
                 let named = |name: &String| RUNGS.into_iter().find(|rung| rung.0 == name);
                 names.iter().map(named).collect::<Option<_>>()?

@@ -72,18 +72,18 @@ impl Record<'_> {
             self.title,
             figures(self.columns, &self.rows, self.against),
         );
-        text += "\n## Against the targets\n\n| | reached | target | |\n|---|---|---|---|\n";
+        if !self.targets.is_empty() {
+            text += "\n## Against the targets\n\n| | reached | target | |\n|---|---|---|---|\n";
+        }
         for target in &self.targets {
             let number = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.2}"));
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} {} | {} |",
-                target.what,
-                number(target.value),
-                if target.at_most { "≤" } else { "≥" },
-                number(target.bound),
-                target.verdict()
-            );
+            let bound = match (target.informs, target.at_most) {
+                (true, _) => "no target".to_owned(),
+                (false, true) => format!("≤ {}", number(target.bound)),
+                (false, false) => format!("≥ {}", number(target.bound)),
+            };
+            let (what, reached) = (&target.what, number(target.value));
+            let _ = writeln!(text, "| {what} | {reached} | {bound} | {} |", target.verdict());
         }
         if !self.beside.is_empty() {
             let _ = write!(text, "\n{}", self.beside);

@@ -94,7 +94,7 @@ fn measure(stage: &Stage, way: &Way, length: Length) -> Result<Sample> {
 }
 
 /// The number that follows the first `name`.
-fn after(text: &str, name: &str) -> Option<f64> {
+pub fn after(text: &str, name: &str) -> Option<f64> {
     let (_, rest) = text.split_once(name)?;
     let rest = rest.trim_start();
     let end = rest
@@ -104,7 +104,7 @@ fn after(text: &str, name: &str) -> Option<f64> {
 }
 
 /// What sockperf says.
-fn ping_pong(stage: &Stage, way: &Way, size: &str, seconds: u64) -> Result<String> {
+pub fn ping_pong(stage: &Stage, way: &Way, size: &str, seconds: u64) -> Result<String> {
     let (lab, to) = (stage.lab(way), stage.target(way));
     let mut command = lab.client().command("taskset");
     command.args(["-c", CORE, "sockperf", "ping-pong", "--tcp", "--full-rtt", "-m", size]);

@@ -12,7 +12,7 @@ use crate::lab::process::Process;
 use crate::lab::services::{addresses, wait_until_listening};
 use crate::lab::{Family, Lab, counters};
 use crate::record::Row;
-use crate::ways::{By, Way};
+use crate::ways::{By, Place, Way};
 use crate::{floor, peers};
 
 /// Where client, engine and original run.
@@ -43,27 +43,28 @@ enum Kind {
     Plain,
     Queued,
     Translated,
-    Relevo,
-    RelevoOneCore,
+    Relevo(Place),
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [
-        Self::Plain,
-        Self::Queued,
-        Self::Translated,
-        Self::Relevo,
-        Self::RelevoOneCore,
-    ];
-
     fn of(way: &Way) -> Self {
         match way.by {
-            By::Routing | By::Proxy(_) => Self::Plain,
+            By::Routing | By::Several { .. } | By::Proxy(_) => Self::Plain,
             By::Queue => Self::Queued,
             By::Nat { .. } => Self::Translated,
-            By::Relevo { same_core: false, .. } => Self::Relevo,
-            By::Relevo { same_core: true, .. } => Self::RelevoOneCore,
+            By::Relevo { place, .. } => Self::Relevo(place),
         }
+    }
+
+    /// Of all these ways, each once.
+    fn all(ways: &[&'static Way]) -> Vec<Self> {
+        let mut kinds: Vec<Self> = Vec::new();
+        for kind in ways.iter().map(|way| Self::of(way)) {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        kinds
     }
 }
 
@@ -90,13 +91,11 @@ impl Stage {
             sites: Vec::new(),
             rows: Vec::new(),
         };
-        for kind in Kind::ALL {
+        for kind in Kind::all(ways) {
             let of_kind: Vec<_> = ways.iter().copied().filter(|way| Kind::of(way) == kind).collect();
-            if !of_kind.is_empty() {
-                let (site, rows) = Site::open(kind, &of_kind, server, base);
-                stage.sites.push(site);
-                stage.rows.extend(rows);
-            }
+            let (site, rows) = Site::open(kind, &of_kind, server, base);
+            stage.sites.push(site);
+            stage.rows.extend(rows);
         }
         // In the order of the list, not of the labs.
         let place = |row: &Row| ways.iter().position(|way| *way == row.way);
@@ -135,7 +134,7 @@ impl Stage {
 
 fn target(lab: &Lab, way: &Way) -> SocketAddr {
     match way.by {
-        By::Routing | By::Queue => lab.machine(0).addr(Family::V4, way.port()),
+        By::Routing | By::Several { .. } | By::Queue => lab.machine(0).addr(Family::V4, way.port()),
         // What is otherwise the PSC is the host's own address, too: there a proxy listens, or the kernel translates.
         By::Nat { .. } | By::Proxy(_) | By::Relevo { .. } => lab.psc(Family::V4, way.port()),
     }
@@ -160,7 +159,7 @@ impl Site {
                 site._floor = Some(floor::let_pass(&site.lab, ways[0].port(), CORE));
             }
             Kind::Translated => site.translations(ways, &mut rows),
-            Kind::Relevo | Kind::RelevoOneCore => site.engine = Some(start_engine(&site.lab, ways)),
+            Kind::Relevo(place) => site.engine = Some(start_engine(&site.lab, place, ways)),
         }
         for row in rows.iter().filter(|row| row.absent.is_none()) {
             let reached = reach(&site.lab, row.way, None);
@@ -241,8 +240,12 @@ fn services(lab: &Lab, ways: &[&'static Way]) -> Vec<ServiceConfig> {
     ways.iter().map(service).collect()
 }
 
-fn start_engine(lab: &Lab, ways: &[&'static Way]) -> Engine {
-    Engine::start_with_by(lab, FLOOD, &services(lab, ways), &["taskset", "-c", CORE])
+fn start_engine(lab: &Lab, place: Place, ways: &[&'static Way]) -> Engine {
+    let services = services(lab, ways);
+    match place {
+        Place::Apart | Place::Together => Engine::start_with_by(lab, FLOOD, &services, &["taskset", "-c", CORE]),
+        Place::Alone { engine, .. } => Engine::start_with(lab, &format!("{FLOOD}\n{engine}"), &services),
+    }
 }
 
 /// A server for each way on the original, and on each replica.
@@ -251,8 +254,9 @@ fn start_servers(lab: &Lab, ways: &[&'static Way], server: Server) -> Vec<Proces
     for way in ways {
         let (machines, core) = match way.by {
             By::Relevo {
-                replicas, same_core, ..
-            } => (1 + replicas, if same_core { CORE } else { other_core() }),
+                place: Place::Together, ..
+            } => (way.machines(), CORE),
+            By::Relevo { .. } | By::Several { .. } => (way.machines(), other_core()),
             _ => (1, CORE),
         };
         for (i, host) in lab.machines()[..machines].iter().enumerate() {
@@ -295,7 +299,7 @@ fn tune(lab: &Lab, kind: Kind) {
         host.sysctl("net/ipv4/tcp_tw_reuse", "1");
         host.sysctl("net/ipv4/ip_local_port_range", "12000 65000");
     }
-    if kind == Kind::RelevoOneCore || other_core() == CORE {
+    if kind == Kind::Relevo(Place::Together) || other_core() == CORE {
         return;
     }
     // A replica is another machine: its stack's work is not the engine host's. Receive packet steering lets the other core do it.

@@ -23,16 +23,37 @@ pub enum By {
         /// To so many machines.
         copies: usize,
     },
+    /// Nothing, too; but the client itself sends the same to so many machines more, on a connection to each.
+    Several {
+        /// Beside the original, where Relevo's replicas run.
+        replicas: usize,
+    },
     /// A proxy.
     Proxy(Peer),
     /// Relevo.
     Relevo {
         /// Beside the original.
         replicas: usize,
-        /// Whether everything of the replicas runs on the client's, engine's and original's core.
-        same_core: bool,
+        /// Who runs where.
+        place: Place,
         /// Further lines of the service's configuration.
         more: &'static str,
+    },
+}
+
+/// Which cores an engine and its replicas run on. The client and the original are on the first one. Each place is a lab with an engine of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The engine with the client, replicas on the other core.
+    Apart,
+    /// Everything with the client.
+    Together,
+    /// No replicas.
+    Alone {
+        /// Where the engine runs and how: lines of its configuration.
+        engine: &'static str,
+        /// Whether a program that never sleeps runs on the other core, too, while it is measured.
+        load: bool,
     },
 }
 
@@ -47,12 +68,12 @@ pub struct Way {
     pub by: By,
 }
 
-const fn relevo(replicas: usize, same_core: bool, more: &'static str) -> By {
-    By::Relevo {
-        replicas,
-        same_core,
-        more,
-    }
+const fn relevo(replicas: usize, place: Place, more: &'static str) -> By {
+    By::Relevo { replicas, place, more }
+}
+
+const fn alone(engine: &'static str, load: bool) -> By {
+    relevo(0, Place::Alone { engine, load }, "")
 }
 
 const fn way(name: &'static str, what: &'static str, by: By) -> Way {
@@ -60,7 +81,7 @@ const fn way(name: &'static str, what: &'static str, by: By) -> Way {
 }
 
 /// All of them. The place in this list decides a way's port.
-pub const ALL: [Way; 17] = [
+pub const ALL: [Way; 25] = [
     way("routed", "plain routing, no netfilter on the host", By::Routing),
     way("queue", "a packet queue that gives everything back unread", By::Queue),
     way("nat", "nftables DNAT and SNAT", By::Nat { copies: 0 }),
@@ -70,18 +91,78 @@ pub const ALL: [Way; 17] = [
     way("haproxy", "HAProxy, mode tcp", By::Proxy(Peer::Haproxy)),
     way("nginx", "nginx, stream", By::Proxy(Peer::Nginx)),
     way("socat", "socat, a process a connection", By::Proxy(Peer::Socat)),
-    way("relevo0", "Relevo, no replica", relevo(0, false, "")),
-    way("relevo1", "Relevo, 1 replica on the other core", relevo(1, false, "")),
-    way("relevo2", "Relevo, 2 replicas on the other core", relevo(2, false, "")),
-    way("relevo3", "Relevo, 3 replicas on the other core", relevo(3, false, "")),
+    way("relevo0", "Relevo, no replica", relevo(0, Place::Apart, "")),
+    way(
+        "relevo1",
+        "Relevo, 1 replica on the other core",
+        relevo(1, Place::Apart, ""),
+    ),
+    way(
+        "relevo2",
+        "Relevo, 2 replicas on the other core",
+        relevo(2, Place::Apart, ""),
+    ),
+    way(
+        "relevo3",
+        "Relevo, 3 replicas on the other core",
+        relevo(3, Place::Apart, ""),
+    ),
     way(
         "relevo3-off",
         "the same, nothing compared (R17)",
-        relevo(3, false, "diverge = \"off\""),
+        relevo(3, Place::Apart, "diverge = \"off\""),
     ),
-    way("relevo1s", "Relevo, 1 replica on the same core", relevo(1, true, "")),
-    way("relevo2s", "Relevo, 2 replicas on the same core", relevo(2, true, "")),
-    way("relevo3s", "Relevo, 3 replicas on the same core", relevo(3, true, "")),
+    way(
+        "relevo1s",
+        "Relevo, 1 replica on the same core",
+        relevo(1, Place::Together, ""),
+    ),
+    way(
+        "relevo2s",
+        "Relevo, 2 replicas on the same core",
+        relevo(2, Place::Together, ""),
+    ),
+    way(
+        "relevo3s",
+        "Relevo, 3 replicas on the same core",
+        relevo(3, Place::Together, ""),
+    ),
+    way(
+        "four",
+        "plain routing, the client sends the same on four connections to four machines, three of them on the other core",
+        By::Several { replicas: 3 },
+    ),
+    way("relevo0-free", "Relevo, no replica, on any core", alone("", false)),
+    way(
+        "relevo0-near",
+        "the same, pinned to the client's core",
+        alone("worker_cpus = [0, 0]", false),
+    ),
+    way(
+        "relevo0-own",
+        "the same, pinned to the core where the client is not",
+        alone("worker_cpus = [1, 1]", false),
+    ),
+    way(
+        "relevo0-poll",
+        "and looking for packets for 50 µs before it sleeps",
+        alone("worker_cpus = [1, 1]\nbusy_poll = \"50us\"", false),
+    ),
+    way(
+        "relevo0-rt",
+        "pinned likewise, before others",
+        alone("worker_cpus = [1, 1]\nrealtime_priority = 1", false),
+    ),
+    way(
+        "relevo0-load",
+        "pinned likewise, beside a program that never sleeps",
+        alone("worker_cpus = [1, 1]", true),
+    ),
+    way(
+        "relevo0-load-rt",
+        "the same, before it",
+        alone("worker_cpus = [1, 1]\nrealtime_priority = 1", true),
+    ),
 ];
 
 /// The lowest port; each way has servers and a port of its own, since a machine's port belongs to one service.
@@ -98,7 +179,7 @@ impl Way {
     pub fn machines(&self) -> usize {
         match self.by {
             By::Nat { copies } => 1 + copies,
-            By::Relevo { replicas, .. } => 1 + replicas,
+            By::Relevo { replicas, .. } | By::Several { replicas } => 1 + replicas,
             By::Routing | By::Queue | By::Proxy(_) => 1,
         }
     }

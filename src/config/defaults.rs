@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{DirectPolicy, QueueKind};
+use super::{DirectPolicy, QueueKind, WorkerCpus};
 use crate::engine::{
     DetectSpec, DivergePolicy, MILLISECOND, MaxLag, Micros, Original, SECOND, SourceMode, Successor, UnknownPolicy,
 };
@@ -15,6 +15,12 @@ pub const FIRST_QUEUE: u16 = 0;
 pub const ADMIN_SOCKET: &str = "/run/relevo/admin.sock";
 /// `[engine] queue`.
 pub const QUEUE: QueueKind = QueueKind::Direct;
+/// `[engine] worker_cpus`: the kernel knows best, unless the operator does.
+pub const WORKER_CPUS: WorkerCpus = WorkerCpus::Off;
+/// `[engine] realtime_priority`: a program that never sleeps can then stop all others.
+pub const REALTIME_PRIORITY: Option<u8> = None;
+/// `[engine] busy_poll` in microseconds, 0 for off: looking for packets takes a processor from others.
+pub const BUSY_POLL: Micros = 0;
 /// `[engine] sysctls`: whether `relevo run` sets what it needs under /proc/sys.
 pub const SYSCTLS: bool = true;
 /// `[engine] super_packets`: whether a replica's segments leave together, through a TUN device.

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::problems::{At, Collector, Problems};
 use super::reader::{Reader, integer};
 use super::values::{DURATION, SIZE, parse_duration, parse_ports, parse_size};
-use super::{Config, DirectPolicy, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, validate};
+use super::{Config, DirectPolicy, EngineConfig, MachineConfig, QueueKind, ServiceConfig, defaults, threads, validate};
 use crate::engine::{
     DetectSpec, DivergePolicy, Limits, MaxLag, Micros, Original, SourceMode, Successor, UnknownPolicy,
 };
@@ -120,6 +120,7 @@ fn read_engine(problems: &mut Collector<'_>, root: &mut Reader<'_, '_>) -> Engin
                     .ok_or("\"direct\" or \"nfq\"".into())
             })
             .value,
+        threads: threads::read(p, &mut table, raw.workers.value),
         max_syn_rate: table
             .or(p, "max_syn_rate", defaults::MAX_SYN_RATE, number(1, 100_000_000))
             .value,

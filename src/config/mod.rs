@@ -7,6 +7,7 @@ mod file;
 mod print;
 mod problems;
 mod reader;
+mod threads;
 mod validate;
 mod values;
 
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 pub use problems::{Problem, Problems};
+pub use threads::{Threads, WorkerCpus};
 pub use values::parse_duration;
 
 use crate::engine::{
@@ -74,6 +76,8 @@ pub struct EngineConfig {
     pub admin_socket: PathBuf,
     /// How packets are taken from the kernel.
     pub queue: QueueKind,
+    /// How the workers' threads run.
+    pub threads: Threads,
     /// Whether `relevo run` sets the sysctls that it needs.
     pub sysctls: bool,
     /// Whether the host cuts super-packets for replicas.

@@ -28,6 +28,7 @@ impl fmt::Display for EngineConfig {
         writeln!(f, "first_queue = {}", self.first_queue)?;
         writeln!(f, "admin_socket = {}", quoted(&self.admin_socket.to_string_lossy()))?;
         writeln!(f, "queue = \"{}\"", self.queue.name())?;
+        write!(f, "{}", self.threads)?;
         writeln!(f, "sysctls = {}", self.sysctls)?;
         writeln!(f, "super_packets = {}", self.super_packets)?;
         writeln!(f, "max_flows = {}", limits.max_flows)?;

@@ -76,6 +76,9 @@ workers = 8
 first_queue = 16
 admin_socket = "/tmp/a \"quoted\" path"
 queue = "nfq"
+worker_cpus = [0, 2, 4, 6, 1, 3, 5, 7]
+realtime_priority = 40
+busy_poll = "50us"
 sysctls = false
 super_packets = false
 max_flows = 1_000
@@ -124,6 +127,14 @@ machine = [{ name = "m1", address = "10.0.0.2" }]
     assert_eq!(config.services[1].max_lag, MaxLag::Bytes(65_536));
     assert_eq!(config.engine.limits.max_half_open, 16);
     assert_eq!(config.engine.max_syn_rate, 500);
+    assert_eq!(
+        config.engine.threads.cpus,
+        WorkerCpus::List(vec![0, 2, 4, 6, 1, 3, 5, 7])
+    );
+    assert_eq!(
+        (config.engine.threads.realtime, config.engine.threads.busy_poll),
+        (Some(40), 50)
+    );
     assert_eq!(config.families(), (true, true));
 }
 
@@ -165,6 +176,31 @@ fn values_of_the_engine() {
             "queue = \"fast\"",
             "queue: found \"fast\", expected \"direct\" or \"nfq\"",
         ),
+        (
+            "worker_cpus = [0, 1, 2]",
+            "worker_cpus: found 3 of them, expected one for each of 2 workers",
+        ),
+        (
+            "worker_cpus = \"all\"",
+            "worker_cpus: found \"all\", expected \"off\", \"auto\", or a processor for each worker",
+        ),
+        ("worker_cpus = 1", "worker_cpus: found 1, expected \"off\""),
+        (
+            "worker_cpus = [0, 1024]",
+            "worker_cpus: found an array, expected \"off\"",
+        ),
+        ("worker_cpus = [0, -1]", "each from 0 to 1023"),
+        (
+            "realtime_priority = 100",
+            "realtime_priority: found 100, expected \"off\", or a whole number from 1 to 99",
+        ),
+        ("realtime_priority = 0", "realtime_priority: found 0, expected \"off\""),
+        (
+            "busy_poll = 50",
+            "busy_poll: found 50, expected \"off\", or a duration such as \"50us\"",
+        ),
+        ("busy_poll = \"2s\"", "busy_poll: found \"2s\", expected \"off\""),
+        ("busy_poll = \"0us\"", "at most \"1s\""),
         ("sysctls = \"yes\"", "sysctls: found \"yes\", expected true or false"),
         ("super_packets = 1", "super_packets: found 1, expected true or false"),
         ("max_flows = 1", "at least one for each of 2 workers"),

@@ -39,11 +39,11 @@ use crate::host::notify::notify;
 use crate::host::probe::Pinger;
 use crate::host::queue::{DirectQueue, NfqQueue, PacketQueue, Waker};
 use crate::host::signals::{Closer, Request as Signal, Waiter};
-use crate::host::{clock, cutter, memory, route, rules, sysctl};
+use crate::host::{clock, cutter, memory, route, rules, schedule, sysctl};
 use coordinator::{Coordinator, Ears, Input, WorkerLine};
 use heard::LastHeard;
 use status::{Answer, Request};
-use worker::{Lines, Notice, Order, Reply, Worker};
+use worker::{Lines, Manner, Notice, Order, Reply, Worker};
 
 /// Events on their way to the coordinator. Flows of one dying machine may each raise one; the first is enough.
 const NOTICES: usize = 1_024;
@@ -146,6 +146,7 @@ struct Opened {
     queue_number: u16,
     queue: Box<dyn PacketQueue + Send>,
     injector: Injector,
+    manner: Manner,
 }
 
 impl Daemon {
@@ -219,6 +220,7 @@ impl Daemon {
             Engine::new(spec),
             opened.injector,
             lines,
+            opened.manner,
         );
         self.spawn(&name, closer, move || worker.run())?;
         self.orders.push((orders.clone(), waker.clone()));
@@ -351,6 +353,7 @@ fn open_cutters(config: &Config) -> Option<Vec<Cutter>> {
 /// Queues and raw sockets of all workers. The process must have one thread (see [`NfqQueue::open`]).
 fn open_all(config: &Config, cutters: Option<Vec<Cutter>>) -> anyhow::Result<Vec<Opened>> {
     let mut cutters = cutters.into_iter().flatten();
+    let mut manners = manners(config).into_iter();
     let mut open = |shard: u16| {
         let queue_number = config.engine.first_queue + shard;
         let queue = open_queue(config.engine.queue, queue_number)
@@ -360,9 +363,22 @@ fn open_all(config: &Config, cutters: Option<Vec<Cutter>>) -> anyhow::Result<Vec
             queue_number,
             queue,
             injector,
+            manner: manners.next().unwrap_or_default(),
         })
     };
     (0..config.engine.workers).map(&mut open).collect()
+}
+
+/// How each worker is to run; a word of warning where that leaves others no processor.
+fn manners(config: &Config) -> Vec<Manner> {
+    let (threads, workers) = (&config.engine.threads, config.engine.workers);
+    let allowed = schedule::allowed();
+    if let Some(why) = schedule::crowding(threads, workers, &allowed) {
+        warn!("{why}");
+    }
+    let plans = schedule::plans(threads, workers, &allowed).into_iter();
+    let busy_poll = threads.busy_poll;
+    plans.map(|plan| Manner { plan, busy_poll }).collect()
 }
 
 fn open_queue(kind: QueueKind, number: u16) -> io::Result<Box<dyn PacketQueue + Send>> {

@@ -269,6 +269,15 @@ pub struct QueueReport {
     pub stalled_us: Micros,
     /// Evidence lost on the way to the coordinator.
     pub notices_lost: u64,
+    /// Processors that its thread may run on, as ranges.
+    #[serde(default)]
+    pub cpus: String,
+    /// Its real-time priority; 0 if it runs as everybody does.
+    #[serde(default)]
+    pub realtime_priority: u8,
+    /// Packets that it found while it looked for them without sleeping (`busy_poll`).
+    #[serde(default)]
+    pub busy_polls: u64,
     /// Where the worker's time has gone.
     #[serde(flatten)]
     pub times: TimesReport,
@@ -345,6 +354,9 @@ fn queue_report(kernel: &[KernelQueue], worker: &WorkerStatus) -> QueueReport {
         stalls: worker.stalled.0,
         stalled_us: worker.stalled.1,
         notices_lost: worker.notices_lost,
+        cpus: worker.held.cpus.clone(),
+        realtime_priority: worker.held.realtime,
+        busy_polls: worker.busy_polls,
         times: worker.times.clone(),
     }
 }

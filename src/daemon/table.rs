@@ -138,6 +138,9 @@ fn queue_line(queue: &QueueReport) -> String {
             us(verdict.p999)
         ));
     }
+    if queue.realtime_priority > 0 {
+        parts.push(format!("real-time priority {}", queue.realtime_priority));
+    }
     if queue.stalls > 0 {
         parts.push(format!(
             "{} for {} in all",

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{cutter, route, rules, sysctl};
-use crate::config::{Config, ServiceConfig};
+use super::{cutter, route, rules, schedule, sysctl};
+use crate::config::{Config, EngineConfig, ServiceConfig, WorkerCpus};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +81,7 @@ pub fn examine(config: Option<&Config>) -> Vec<Finding> {
     if let Some(config) = config {
         findings.extend(sysctls(config));
         findings.extend(config.engine.super_packets.then(super_packets));
+        findings.extend(threads(&config.engine));
         for service in &config.services {
             findings.extend(psc_address(service));
             findings.extend(machines(service));
@@ -214,6 +215,33 @@ fn super_packets() -> Finding {
             "modprobe tun, or a kernel with CONFIG_TUN; in a container, let it have the device",
         ),
     }
+}
+
+/// Whether workers can run as they are told to: a thread of our own tries it.
+fn threads(engine: &EngineConfig) -> Vec<Finding> {
+    let threads = &engine.threads;
+    let mut findings = Vec::new();
+    let allowed = schedule::allowed();
+    if threads.cpus != WorkerCpus::Off || threads.realtime.is_some() {
+        let plans = schedule::plans(threads, engine.workers, &allowed);
+        let attempt = || {
+            plans
+                .into_iter()
+                .flat_map(schedule::Plan::carry_out)
+                .collect::<Vec<_>>()
+        };
+        let mut complaints = std::thread::spawn(attempt).join().unwrap_or_default();
+        complaints.dedup();
+        if complaints.is_empty() {
+            findings.push(Finding::good("workers: their processors and their priority can be had"));
+        }
+        let mend = "name processors that are there, and give the capability to the service; or set it to \"off\"";
+        findings.extend(complaints.into_iter().map(|text| Finding::note(text, mend)));
+    }
+    let crowding = schedule::crowding(threads, engine.workers, &allowed);
+    let mend = "fewer workers, a processor for each in worker_cpus, or busy_poll = \"off\"";
+    findings.extend(crowding.map(|text| Finding::note(text, mend)));
+    findings
 }
 
 fn psc_address(service: &ServiceConfig) -> Vec<Finding> {

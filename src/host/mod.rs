@@ -15,6 +15,7 @@ pub mod probe;
 pub mod queue;
 pub mod route;
 pub mod rules;
+pub mod schedule;
 pub mod signals;
 pub mod sysctl;
 

@@ -25,6 +25,7 @@ mod signs;
 #[allow(dead_code, reason = "shared with the long soak; the short form uses its part")]
 mod soak;
 mod supers;
+mod threads;
 mod transfer;
 mod trouble;
 
