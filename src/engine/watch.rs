@@ -185,12 +185,11 @@ impl Flow {
         }
         if let Some(since) = self.behind_since
             && now >= self.suspects_at(cx, since)
+            && !self.leaves_crash(cx, now)
         {
-            if !self.leaves_crash(cx, now) {
-                self.behind_since = Some(now);
-                self.cleared = self.cleared.saturating_add(1);
-                cx.suspect(self.service, self.original().machine, Reason::Silence);
-            }
+            self.behind_since = Some(now);
+            self.cleared = self.cleared.saturating_add(1);
+            cx.suspect(self.service, self.original().machine, Reason::Silence);
         }
         if self.hang_at(cx).is_some_and(|at| now >= at) {
             // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.

@@ -51,7 +51,7 @@ fn idle(machines: usize) {
     let flows = u64::from(size);
     let legs = flows * (machines as u64 - 1);
     let start = engine.resident_kib();
-    let mut peaks = Vec::new();
+    let mut held = Vec::new();
     for round in 1..=2 {
         let began = Instant::now();
         crowd.all(Step::Open);
@@ -74,27 +74,30 @@ fn idle(machines: usize) {
         });
         assert_eq!(engine.status()["buffered_bytes"], 0);
         assert_unmoved(&engine, machines);
+        let closed = engine.resident_kib();
         let each = |kib: u64| kib.saturating_sub(start) * 1_024 / flows;
         report(&format!(
             "idle, {machines} machine(s), {flows} flows, round {round}: {} bytes a flow when open, {} after a request each, {} when all are closed; \
              {start} KiB at the start, {asked} KiB at most seen; opened in {:.1} s",
             each(open),
             each(asked),
-            each(engine.resident_kib()),
+            each(closed),
             opened.as_secs_f64(),
         ));
-        peaks.push((open, asked));
+        held.push([open, closed, asked]);
         assert!(
             each(open) <= BOUND,
             "{} bytes for each idle flow with {machines} machine(s) in round {round}",
             each(open)
         );
     }
-    let [(open, asked), (open_again, asked_again)] = peaks[..] else {
-        panic!("two rounds")
-    };
-    assert!(
-        open_again.max(asked_again) <= open.max(asked) + SLACK_KIB,
-        "memory grows from round to round: {peaks:?} KiB"
-    );
+    // What a request of each takes depends on how many have given their buffers back before the last one asks: none of a few thousand, but most
+    // of a hundred thousand (in six rounds 305 to 372 MB, in no order). Open and closed, there is no such doubt.
+    let told = if long() { 2 } else { 3 };
+    for (kib, again) in held[0].iter().zip(&held[1]).take(told) {
+        assert!(
+            *again <= kib + SLACK_KIB,
+            "memory grows from round to round (open, closed, after the requests): {held:?} KiB"
+        );
+    }
 }
