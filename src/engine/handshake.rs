@@ -161,6 +161,10 @@ impl Flow {
     ) -> Verdict {
         let u = pos_of(1, self.client.isn, p.ack);
         let is_syn_ack = p.flags.contains(Flags::SYN | Flags::ACK);
+        if self.original().syn_sent.is_none() {
+            // R13: this flow has come back to it, and has not asked again yet. What it says was asked before it fell.
+            return Verdict::Drop(DropReason::Fenced);
+        }
         if is_syn_ack && u == 1 && !p.flags.contains(Flags::RST) {
             return self.accept_syn_ack(cx, now, checksum, p, bytes);
         }

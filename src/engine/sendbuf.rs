@@ -42,7 +42,7 @@ struct Notes {
     urgent: Option<Pos>,
     /// From `.0` (u) on, bytes may go to a leg that has sent at least `.1` (v); both ascend (R23).
     marks: VecDeque<(Pos, Pos)>,
-    /// The highest v that a segment beyond a hole acknowledged.
+    /// The highest v that a segment beyond a hole acknowledged, a bare FIN among them.
     island_acked: Pos,
     pushes: VecDeque<Pos>,
 }
@@ -145,7 +145,8 @@ impl SendBuffer {
         if piece.fin {
             self.fin = self.fin.or(Some(end));
         }
-        let (after, has_islands) = (self.end(), self.stream.has_islands());
+        let after = self.end();
+        let has_islands = self.stream.has_islands() || self.fin.is_some_and(|fin| after <= fin);
         let notes = self.notes.wake();
         if piece.urgent.is_some() {
             notes.urgent = notes.urgent.max(piece.urgent);
@@ -247,6 +248,18 @@ mod tests {
         assert!(b.store(piece(4, 20), b"def", 1 << 20, &mut budget));
         assert!(b.store(piece(1, 10), b"abc", 1 << 20, &mut budget));
         assert_eq!((b.released(10), b.released(20)), (1, 7));
+    }
+
+    #[test]
+    fn a_bare_fin_behind_a_hole_waits_for_what_the_client_had_read() {
+        let (mut b, mut budget) = (SendBuffer::default(), Budget::new(1 << 20));
+        let fin = Piece {
+            fin: true,
+            ..piece(4, 20)
+        };
+        assert!(b.store(fin, b"", 1 << 20, &mut budget));
+        assert!(b.store(piece(1, 10), b"abc", 1 << 20, &mut budget));
+        assert_eq!((b.released(10), b.released(20)), (1, 5));
     }
 
     #[test]

@@ -451,6 +451,8 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
         ),
         (60_635_114, "a hole in what an heir said long ago"),
         (100_919_537, "a window told in keep-alives alone"),
+        (110_317_598, "the answer to a SYN of before the machine fell"),
+        (110_917_730, "a bare FIN that overtakes the last bytes"),
         (
             50_901_372,
             "a window that an overtaken packet closes, and keep-alives behind it",
