@@ -94,7 +94,10 @@ fn replay_fits_a_packet_whatever_mss_the_client_claims() {
     down(&mut t, 0);
     let h = t.client_heard();
     let longest = h.iter().map(|h| h.data.len()).max();
-    assert!(longest.unwrap() <= 1448, "longest replayed segment {longest:?}");
+    assert!(
+        longest.is_some_and(|l| l <= 1448),
+        "longest replayed segment {longest:?}"
+    );
 }
 
 #[test]
@@ -141,7 +144,10 @@ fn replay_respects_the_path() {
     t.hush();
     down(&mut t, 0);
     let longest = t.client_heard().iter().map(|h| h.data.len()).max();
-    assert!(longest.unwrap() <= 1448, "longest replayed segment {longest:?}");
+    assert!(
+        longest.is_some_and(|l| l <= 1448),
+        "longest replayed segment {longest:?}"
+    );
 }
 
 #[test]
@@ -169,6 +175,7 @@ fn equal_backpressure_evicts_nobody() {
         let v = t.client(words(at, 1, &data));
         assert!(matches!(v, Verdict::Accept { .. }), "{v:?} at {at}");
         at += 1024;
+        // Of this loop's own numbers: at most 81 units.
         let left = |w: i64| u16::try_from((1 + w * 128 - at) / 128).unwrap();
         for i in 0..2 {
             let w = left(81 - i);
@@ -226,6 +233,7 @@ fn hears_of_loss_after_a_takeover(t: &mut Talk, window: u16, pieces: std::ops::R
         t.client(ack(5, 9));
     }
     let heard = t.machine_heard(1);
+    // The only flow, and it has just spoken: if it were parked or gone, the test is to fail.
     let flow = t.engine.flows.awake(0).unwrap();
     assert!(
         heard.len() >= 3,

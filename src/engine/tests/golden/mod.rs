@@ -62,6 +62,7 @@ fn every_field_over_ipv6() {
 
 /// An address that stands in this file: no peer's word is read here.
 fn address(text: &str) -> SocketAddr {
+    // Called with what is written below and beside, never with bytes of a packet.
     text.parse().expect("an address of this test")
 }
 
@@ -128,7 +129,7 @@ fn hex(text: &str) -> Vec<u8> {
         .chars()
         .filter(|c| !c.is_whitespace() && *c != '|')
         .map(|c| {
-            // The digits stand in this test's own files.
+            // The digits stand in this test's own files: a slip of the pen, and no peer, reaches the panic.
             let digit = c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
             digit.unwrap_or_else(|| panic!("{c} is no hex digit"))
         })
