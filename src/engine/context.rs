@@ -45,9 +45,7 @@ pub struct Context {
     pub down: Vec<Vec<bool>>,
     /// By service and machine: until when new clients do not wait for it, since one has waited in vain (R15).
     pub slow: Vec<Vec<Micros>>,
-    /// By service and machine: when the coordinator was last told that it ends connections (R11).
-    ends_told: Vec<Vec<Option<Micros>>>,
-    /// By service and machine: the connections that it has ended alone (R11).
+    /// By service and machine: the connections that it ends, alone as it seems (R11).
     pub ends: Vec<Vec<Ends>>,
     /// By service and machine: whether super-packets arrive there.
     pub arrivals: Vec<Vec<Arrivals>>,
@@ -82,7 +80,6 @@ impl Context {
                 .iter()
                 .map(|s| vec![Diverged::default(); s.machines.len()])
                 .collect(),
-            ends_told: spec.services.iter().map(|s| vec![None; s.machines.len()]).collect(),
             ends: spec
                 .services
                 .iter()
@@ -197,18 +194,6 @@ impl Context {
             machine: MachineRef { service, machine },
             reason,
         });
-    }
-
-    /// The original has ended a connection, and nobody says the same yet: its service may have crashed, with all its connections. A probe
-    /// tells sooner than the vote. Connections that end are an everyday thing, so that is said once in `probe_interval`; but once more for an
-    /// end, held back from `since` on, that has turned out to be a failure: what was asked before it says nothing about it.
-    pub fn suspect_end(&mut self, now: Micros, since: Option<Micros>, service: ServiceId, machine: MachineId) {
-        let interval = self.service(service).detect.probe_interval;
-        let told = &mut self.ends_told[usize::from(service.0)][usize::from(machine.0)];
-        if told.is_none_or(|told| now >= told + interval || since.is_some_and(|since| told < since)) {
-            *told = Some(now);
-            self.suspect(service, machine, Reason::Vote);
-        }
     }
 
     /// All shards are to take this machine out.

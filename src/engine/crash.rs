@@ -1,63 +1,66 @@
 //! R11, R14: the end of many connections tells of those that have not ended yet.
 //!
-//! A killed process leaves its connections to its kernel, which ends them one after the other; with ten thousand of them that takes a tenth of a
-//! second, and as long again as it has other work. Until its turn comes, a connection looks well: the kernel takes what the client asks, nobody answers, and the service's port
-//! is the last to be closed, so that probes are accepted, too. (Linux 6.18: the descriptors' last work is done in no order that anybody may count on.)
+//! A killed process leaves its connections to its kernel, which ends them one after the other; ten thousand of them take more than a tenth of a
+//! second. Until its turn comes, a connection looks well: the kernel takes what the client asks, and nobody answers. The service's port may be
+//! open as long, so that probes are accepted, too.
 //!
 //! So where a machine alone has ended [`MANY`] connections, and its service has not said a word in any other since, a request that a replica has answered and
 //! it has not is no longer given the time that a slow service is: after the silence that raises a suspicion (`floor`) its flow moves to that
 //! replica. Flow by flow, and only where a client would gain by it: the machine itself is judged by what its probes
 //! show, and a service that lives on has lost nothing but a connection in which it was late.
 
-use super::Counter;
 use super::context::Context;
 use super::flow::Flow;
 use super::spec::{MachineId, Micros, ServiceId};
+use super::{Counter, Reason};
 
 /// So many connections that end together are not each an end of its own. As many flows that fall silent together count for a probe (R14).
 const MANY: u32 = 16;
 
-/// The connections that a machine has ended alone, one soon after the other, since its service last said a word.
+/// The connections that a machine ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ends {
+    /// So many alone, one soon after the other, since its service last said a word; and when the last was.
     flows: u32,
     last: Micros,
+    /// When the coordinator was last told of one.
+    told: Option<Micros>,
 }
 
 impl Context {
-    fn ends(&mut self, service: ServiceId, machine: MachineId) -> Option<&mut Ends> {
-        self.ends
-            .get_mut(usize::from(service.0))?
-            .get_mut(usize::from(machine.0))
+    fn ends(&mut self, service: ServiceId, machine: MachineId) -> &mut Ends {
+        &mut self.ends[usize::from(service.0)][usize::from(machine.0)]
     }
 
     /// An original has ended a connection, and no replica says the same yet. What came before `probe_interval` is another story.
     pub fn note_end(&mut self, now: Micros, service: ServiceId, machine: MachineId) {
         let interval = self.service(service).detect.probe_interval;
-        if let Some(ends) = self.ends(service, machine) {
-            let before = if now <= ends.last + interval { ends.flows } else { 0 };
-            *ends = Ends {
-                flows: before.saturating_add(1),
-                last: now,
-            };
-        }
+        let ends = self.ends(service, machine);
+        let before = if now <= ends.last + interval { ends.flows } else { 0 };
+        (ends.flows, ends.last) = (before.saturating_add(1), now);
     }
 
     /// Its service has said a word, or a replica has ended the same connection: it works, or means what it does.
     pub fn note_word(&mut self, service: ServiceId, machine: MachineId) {
-        if let Some(ends) = self.ends(service, machine) {
-            ends.flows = 0;
-        }
+        self.ends(service, machine).flows = 0;
     }
 
     /// Whether it ends its connections, all of them as it seems, and works for none.
     pub fn is_crashing(&self, now: Micros, service: ServiceId, machine: MachineId) -> bool {
-        let ends = self
-            .ends
-            .get(usize::from(service.0))
-            .and_then(|of| of.get(usize::from(machine.0)));
+        let ends = &self.ends[usize::from(service.0)][usize::from(machine.0)];
+        ends.flows >= MANY && now <= ends.last + self.service(service).detect.probe_interval
+    }
+
+    /// The original has ended a connection, and nobody says the same yet: its service may have crashed, with all its connections. A probe
+    /// tells sooner than the vote. Connections that end are an everyday thing, so that is said once in `probe_interval`; but once more for an
+    /// end, held back from `since` on, that has turned out to be a failure: what was asked before it says nothing about it.
+    pub fn suspect_end(&mut self, now: Micros, since: Option<Micros>, service: ServiceId, machine: MachineId) {
         let interval = self.service(service).detect.probe_interval;
-        ends.is_some_and(|ends| ends.flows >= MANY && now <= ends.last + interval)
+        let told = &mut self.ends(service, machine).told;
+        if told.is_none_or(|told| now >= told + interval || since.is_some_and(|since| told < since)) {
+            *told = Some(now);
+            self.suspect(service, machine, Reason::Vote);
+        }
     }
 }
 

@@ -110,6 +110,33 @@ fn a_client_without_an_answer_is_rehomed() {
     assert_eq!(pos::seq_of(ISN[0], syn_ack[0].at), ISN[1]);
 }
 
+/// R13: what a machine was asked before it fell is another attempt.
+#[test]
+fn an_answer_to_the_first_try_is_fenced_until_the_machine_is_asked_again() {
+    let mut t = Talk::new(2);
+    let syn_ack = Say {
+        flags: Flags::SYN,
+        ack: Some(1),
+        ..Say::default()
+    };
+    t.client(Say {
+        flags: Flags::SYN,
+        ts: Some((CLIENT_CLOCK, 0)),
+        ..Say::default()
+    });
+    down(&mut t, 0);
+    let (first, second) = (machine_ref(0), machine_ref(1));
+    t.engine.command(t.now, Command::Up { machine: first });
+    t.hush();
+    // Not polled yet: the second machine's end is known, and the first one is not asked again.
+    t.engine.command(t.now, Command::Down { machine: second });
+    assert_eq!(t.machine(0, syn_ack), Verdict::Drop(DropReason::Fenced));
+    assert!(t.client_heard().is_empty());
+    assert_eq!(t.machine_heard(0)[0].flags, Flags::SYN, "now it is");
+    t.machine(0, syn_ack);
+    assert_eq!(t.client_heard()[0].flags, Flags::SYN | Flags::ACK);
+}
+
 #[test]
 fn a_planned_handover_keeps_the_old_original_as_a_replica() {
     let mut t = Talk::established(2);
