@@ -21,7 +21,7 @@ const SIZE: &str = "64";
 pub const BENCH: Bench = Bench {
     name: "options",
     title: "How workers run",
-    what: "TCP ping-pong of 64 bytes (sockperf), one request in flight, the engine on a core without client and original",
+    what: "TCP ping-pong of 64 bytes (sockperf), one request in flight, client and original on core 0, no replicas",
     ways: &[
         "routed",
         "relevo0-free",
