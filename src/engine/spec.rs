@@ -102,9 +102,9 @@ pub struct DetectSpec {
     pub probe_interval: Micros,
     /// How many unanswered probes in a burst prove death.
     pub probes: u32,
-    /// Output that replicas have produced and the original has not for this long is a failure; `None` is off. Not used yet.
+    /// Output that replicas have produced and the original has not for this long is a failure; `None` is off.
     pub hang: Option<Micros>,
-    /// How long an unconfirmed RST or early FIN of the original is held back (R11). Not used yet.
+    /// How long an unconfirmed RST or early FIN of the original is held back (R11).
     pub vote: Micros,
 }
 

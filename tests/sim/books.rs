@@ -163,6 +163,8 @@ pub struct Flow {
     pub switching: bool,
     /// The whole length of the service's side: SYN, bytes and FIN.
     pub whole: u64,
+    /// When both directions were over.
+    pub finished_at: Option<Micros>,
 }
 
 impl Flow {
@@ -196,6 +198,7 @@ impl Flow {
             takeovers: 0,
             switching: false,
             whole: bytes_down as u64 + 2,
+            finished_at: None,
         };
         if let Some((tsval, _)) = syn.options.ts {
             Stamps::add(&mut flow.stamps, tsval);
@@ -351,6 +354,11 @@ impl Flow {
     pub fn lacks_only_an_acknowledgement(&self, m: usize) -> bool {
         let fin = self.fin.unwrap_or(u64::MAX);
         self.acked >= self.whole && self.legs[m].as_ref().is_some_and(|leg| leg.told.sent >= fin)
+    }
+
+    /// Takes note of the end, after something was heard or told.
+    pub fn note_end(&mut self, now: Micros) {
+        self.finished_at = self.finished_at.or_else(|| self.finished().then_some(now));
     }
 
     /// Both directions are over, and the client knows: what still comes is old.

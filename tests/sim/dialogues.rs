@@ -457,6 +457,10 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
             50_901_372,
             "a window that an overtaken packet closes, and keep-alives behind it",
         ),
+        (
+            110_327_281,
+            "a service that hangs with its window closed until it is given up",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

@@ -40,6 +40,8 @@ pub struct Leg {
     /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,
     pub quit: bool,
+    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long.
+    pub given_up: bool,
     /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
     pub gone: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
@@ -49,6 +51,8 @@ pub struct Leg {
     /// What it had acknowledged, and its edge, when that last changed, and when that was.
     pub progress: (u64, u64),
     pub progress_at: Micros,
+    /// When what it had acknowledged, or its edge, last moved, whoever waits for it.
+    pub moved_at: Micros,
     /// Since when it is behind another, and whether the client need not wait for it any more (R15).
     pub behind_since: Option<Micros>,
     pub trails: bool,
@@ -56,9 +60,14 @@ pub struct Leg {
 
 impl Leg {
     /// Whether the machine can be expected to read all of the client's stream: not when it gave up itself, and not when all its answers
-    /// to the SYN were lost until the engine gave it up (R10).
+    /// to the SYN were lost until the engine gave it up (R10), or it left its window closed for as long.
     pub fn should_finish(&self) -> bool {
-        !self.evicted && !self.lost && !self.quit && (!self.reset || self.isn.is_some())
+        !self.evicted && !self.lost && !self.quit && !self.given_up && (!self.reset || self.isn.is_some())
+    }
+
+    /// Whether its machine has acknowledged everything that its window takes: the engine can give it no more (R3).
+    pub fn is_full(&self) -> bool {
+        self.isn.is_some() && self.acked == self.edge
     }
 
     /// Whether its machine has said FIN or RST: what R11 votes on.

@@ -74,6 +74,7 @@ pub struct Observer {
     /// There are no votes: what the original ends is ended (R11).
     believes: bool,
     forgotten_after: Micros,
+    close_timeout: Micros,
     /// Bytes of output that the engine keeps of each machine.
     cache_limit: u64,
     machines: Vec<(SocketAddr, usize)>,
@@ -111,6 +112,7 @@ impl Observer {
             fastest: service.original == Original::Fastest,
             believes: service.detect.vote == 0,
             forgotten_after: spec.limits.half_open_timeout,
+            close_timeout: spec.limits.close_timeout,
             cache_limit: spec.limits.flow_buffer as u64,
             machines: service
                 .machines
@@ -164,6 +166,7 @@ impl Observer {
         let f = self.answered(f, p);
         let flow = &mut self.flows[f];
         flow.hear(p);
+        flow.note_end(now);
         self.note_trailing(now, f);
         let flow = &self.flows[f];
         let ack = flow
@@ -185,8 +188,13 @@ impl Observer {
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
-        let (ended, sent) = (leg.fin.is_some(), leg.sent);
+        let (ended, sent, taken) = (leg.fin.is_some(), leg.sent, (leg.acked, leg.edge));
         leg.hear(p, isn, fin, kept, room);
+        leg.moved_at = if (leg.acked, leg.edge) == taken {
+            leg.moved_at
+        } else {
+            now
+        };
         leg.said_at = if leg.sent > sent { now } else { leg.said_at };
         leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);

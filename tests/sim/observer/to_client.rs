@@ -42,6 +42,7 @@ impl Observer {
         let f = if own { self.answered(f, p) } else { f };
         self.note_trailing(now, f);
         let result = self.check_to_client(now, c, f, p, bytes, cause);
+        self.flows[f].note_end(now);
         (Self::client_offsets(&self.flows[f], p), result)
     }
 

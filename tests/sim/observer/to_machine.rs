@@ -36,6 +36,9 @@ impl Observer {
             };
             return ((None, None), if probe { Ok(()) } else { Err(stray) });
         };
+        if p.has(RST) {
+            self.note_reset(now, f, m, p);
+        }
         let result = self.check_to_machine(f, m, p, bytes, cause);
         self.note_opened(now, f, m);
         let flow = &self.flows[f];
@@ -47,6 +50,22 @@ impl Observer {
             (Some(place(p.seq, flow.isn, leg.told.sent)), ack)
         });
         (offsets, result)
+    }
+
+    /// The engine resets machine `m`'s half of flow `f`.
+    fn note_reset(&mut self, now: Micros, f: usize, m: usize, p: &Packet) {
+        let flow = &mut self.flows[f];
+        let Some(leg) = &mut flow.legs[m] else { return };
+        // One that is for an older connection on these addresses ends nothing.
+        let at = place(p.seq, flow.isn, leg.acked);
+        if leg.reset || !(leg.acked as i64..=leg.edge as i64).contains(&at) {
+            return;
+        }
+        leg.reset = true;
+        // R10 limits R24: a service that hangs with its window closed is not waited for without end. Only then: a leg that stands still for
+        // want of what the engine owes it, however long, is the engine's fault.
+        let over = flow.finished_at.map(|at| at.max(leg.moved_at) + self.close_timeout);
+        leg.given_up = self.state[m].hung && leg.is_full() && over.is_some_and(|at| now >= at);
     }
 
     fn check_to_machine(
@@ -78,11 +97,6 @@ impl Observer {
             ensure!(p.sport == flow.client.1, "I6", "source port {}", p.sport);
         }
         if p.has(RST) {
-            if let Some(leg) = &mut flow.legs[m] {
-                // One that is for an older connection on these addresses ends nothing.
-                let at = place(p.seq, flow.isn, leg.acked);
-                leg.reset |= (leg.acked as i64..=leg.edge as i64).contains(&at);
-            }
             return Ok(());
         }
         ensure!(
