@@ -71,6 +71,8 @@ listed_enum! {
         MemoryLeaks,
         /// R11: the original's FIN or RST is believed at once.
         NoVote,
+        /// R11: whoever is slow is taken for crashing.
+        LeavesUnproven,
         /// A refused connection is passed on although another machine may accept it.
         RefusalPassed,
     }

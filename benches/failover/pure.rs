@@ -237,6 +237,7 @@ pub fn engine(machines: usize, max_lag: MaxLag, replica_timeout: Micros) -> Engi
             probes: 3,
             hang: None,
             vote: 20 * MILLISECOND,
+            crash_ends: 16,
         },
         unknown: UnknownPolicy::Reset,
         machines: machines.collect(),

@@ -72,4 +72,6 @@ pub const DETECT: DetectSpec = DetectSpec {
     probes: 3,
     hang: None,
     vote: 20 * MILLISECOND,
+    // As many flows that fall silent together count for a probe (R14).
+    crash_ends: 16,
 };

@@ -239,6 +239,7 @@ fn read_detect(p: &mut Collector<'_>, service: &mut Reader<'_, '_>) -> (DetectSp
         probes: table.or(p, "probes", default.probes, number(1, 100)).value,
         hang: hang.value,
         vote: vote.value,
+        ..default
     };
     table.finish(p);
     (detect, vote, hang)

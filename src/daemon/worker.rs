@@ -513,6 +513,7 @@ mod tests {
             probes: 3,
             hang: None,
             vote: 20 * MILLISECOND,
+            crash_ends: 16,
         };
         let service = ServiceSpec {
             name: "web".into(),

@@ -4,7 +4,7 @@
 //! second. Until its turn comes, a connection looks well: the kernel takes what the client asks, and nobody answers. The service's port may be
 //! open as long, so that probes are accepted, too.
 //!
-//! So where a machine alone has ended [`MANY`] connections, and its service has not said a word in any other since, a request that a replica has answered and
+//! So where a machine alone has ended `crash_ends` connections, and its service has not said a word in any other since, a request that a replica has answered and
 //! it has not is no longer given the time that a slow service is: after the silence that raises a suspicion (`floor`) its flow moves to that
 //! replica. Flow by flow, and only where a client would gain by it: the machine itself is judged by what its probes
 //! show, and a service that lives on has lost nothing but a connection in which it was late.
@@ -13,9 +13,7 @@ use super::context::Context;
 use super::flow::Flow;
 use super::spec::{MachineId, Micros, ServiceId};
 use super::{Counter, Reason};
-
-/// So many connections that end together are not each an end of its own. As many flows that fall silent together count for a probe (R14).
-const MANY: u32 = 16;
+use crate::mutant::{self, Mutation};
 
 /// The connections that a machine ends.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,7 +46,9 @@ impl Context {
     /// Whether it ends its connections, all of them as it seems, and works for none.
     pub fn is_crashing(&self, now: Micros, service: ServiceId, machine: MachineId) -> bool {
         let ends = &self.ends[usize::from(service.0)][usize::from(machine.0)];
-        ends.flows >= MANY && now <= ends.last + self.service(service).detect.probe_interval
+        let detect = &self.service(service).detect;
+        (ends.flows >= detect.crash_ends && now <= ends.last + detect.probe_interval)
+            || mutant::is(Mutation::LeavesUnproven)
     }
 
     /// The original has ended a connection, and nobody says the same yet: its service may have crashed, with all its connections. A probe

@@ -106,6 +106,8 @@ pub struct DetectSpec {
     pub hang: Option<Micros>,
     /// How long an unconfirmed RST or early FIN of the original is held back (R11).
     pub vote: Micros,
+    /// So many connections that the original alone ends, one soon after the other, are not each an end of its own: its service crashes (R11).
+    pub crash_ends: u32,
 }
 
 /// One machine of a service.

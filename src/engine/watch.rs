@@ -7,7 +7,7 @@
 use super::context::Context;
 use super::flow::{Flow, FlowState};
 use super::leg::{Leg, LegState, Mode};
-use super::pos::Pos;
+use super::pos::{Pos, words_end};
 use super::sender::Expiry;
 use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
@@ -69,21 +69,26 @@ impl Flow {
         }
         self.behind_since = if ahead { self.behind_since.or(Some(now)) } else { None };
         if cx.service(self.service).detect.hang.is_some() {
-            let reached = original_progress(self.original());
-            let stuck = match self.trial.stuck {
-                _ if !self.is_outdone() => None,
-                Some((since, at)) if at == reached => Some((since, at)),
-                _ => Some((now, reached)),
-            };
-            if stuck != self.trial.stuck {
-                self.trial.wake().stuck = stuck;
-            }
+            self.watch_progress(now);
+        }
+    }
+
+    /// R14, `hang`: takes note of since when the original's service has stood still while a replica's has gone on.
+    fn watch_progress(&mut self, now: Micros) {
+        let reached = original_progress(self.original());
+        let stuck = match self.trial.stuck {
+            _ if !self.is_outdone() => None,
+            Some((since, at)) if at == reached => Some((since, at)),
+            _ => Some((now, reached)),
+        };
+        if stuck != self.trial.stuck {
+            self.trial.wake().stuck = stuck;
         }
     }
 
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
     /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
-    /// causality (R23), or is not fit otherwise, is no measure.
+    /// causality (R23), or is not fit otherwise, is no measure. Nor is a FIN: kernels say it, too, for replicas that crash or are started anew.
     pub(super) fn is_outdone(&self) -> bool {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
         if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
@@ -94,7 +99,8 @@ impl Flow {
         let mute = self.client.edge - original.sent >= worth_it;
         let deaf = original.sender.edge() - self.client.max < mss;
         self.legs.iter().enumerate().any(|(i, l)| {
-            let further = (mute && l.sent > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
+            let said = words_end(l.sent, l.fin);
+            let further = (mute && said > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
             i != self.original && self.is_fit(l) && !l.unbound && further
         })
     }
@@ -190,6 +196,10 @@ impl Flow {
             self.behind_since = Some(now);
             self.cleared = self.cleared.saturating_add(1);
             cx.suspect(self.service, self.original().machine, Reason::Silence);
+        }
+        if self.hang_at(cx).is_some_and(|at| now >= at) {
+            // What has come just now has not been looked at: an answer may have waited in the queue while the engine was not scheduled.
+            self.watch_progress(now);
         }
         if self.hang_at(cx).is_some_and(|at| now >= at) {
             // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.

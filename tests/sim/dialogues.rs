@@ -437,7 +437,7 @@ fn seeds_that_failed_since_are_clean() {
         // As they failed: before there were super-packets.
         passes(
             &format!("seed {seed}, {why}"),
-            Scenario::from_seed(seed).cut(Cuts::Never),
+            Scenario::before_judgement(seed).cut(Cuts::Never),
         );
     }
 }
@@ -463,6 +463,6 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
         ),
     ];
     for (seed, why) in seeds {
-        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
+        passes(&format!("seed {seed}, {why}"), Scenario::before_judgement(seed));
     }
 }

@@ -22,6 +22,10 @@ pub trait Gateway {
     fn has_released(&self) -> bool {
         false
     }
+    /// How many flows have left a machine whose service crashes (R11).
+    fn crashes_left(&self) -> u64 {
+        0
+    }
     /// How often some of a replica's output did not fit the memory that R9 allows.
     fn skipped(&self) -> u64 {
         0
@@ -61,6 +65,9 @@ impl Gateway for Engine {
     }
     fn has_released(&self) -> bool {
         self.stats().get(Counter::CausalityReleases) > 0
+    }
+    fn crashes_left(&self) -> u64 {
+        self.stats().get(Counter::CrashesLeft)
     }
     fn skipped(&self) -> u64 {
         self.stats().get(Counter::CacheSkipped)

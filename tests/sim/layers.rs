@@ -16,6 +16,8 @@ const COMMANDS: u64 = 14;
 const PATIENCE: u64 = 15;
 const DIVERGENCE: u64 = 16;
 const CUTS: u64 = 17;
+// 18 is how super-packets are cut on their way.
+const JUDGEMENT: u64 = 19;
 
 fn when(r: &mut Rng) -> When {
     if r.chance(600) {
@@ -49,6 +51,27 @@ impl Scenario {
         self.draw_patience(&mut patience);
         self.draw_divergence(&mut divergence);
         self.cuts = Rng::new(self.seed, CUTS).pick(&[Cuts::Never, Cuts::AsTold, Cuts::AsTold, Cuts::Smaller]);
+        self
+    }
+
+    /// When a service is taken for hanging, or for crashing; and services that take their time to die.
+    pub fn with_judgement(mut self) -> Self {
+        let r = &mut Rng::new(self.seed, JUDGEMENT);
+        let hang = r.chance(500).then(|| r.log_range(20, 1_000) * MILLISECOND);
+        self.service.detect.crash_ends = r.pick(&[1, 2, 3, 16]);
+        // Nothing may make a machine that says something else the original.
+        if self.machines.iter().any(|m| m.odd.is_some()) {
+            return self;
+        }
+        self.service.detect.hang = hang;
+        for (_, fault) in &mut self.faults {
+            if let Fault::Crash { machine, fin } = *fault
+                && r.chance(500)
+            {
+                let every = r.log_range(200, 50_000);
+                *fault = Fault::Die { machine, fin, every };
+            }
+        }
         self
     }
 

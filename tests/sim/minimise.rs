@@ -14,6 +14,7 @@ fn machine_of(fault: &mut Fault) -> Option<&mut usize> {
         | Fault::Up { machine }
         | Fault::Serve { machine }
         | Fault::Crash { machine, .. }
+        | Fault::Die { machine, .. }
         | Fault::Hang { machine }
         | Fault::Wake { machine }
         | Fault::Restart { machine } => Some(machine),
@@ -85,6 +86,8 @@ fn simpler(s: &Scenario) -> Vec<Scenario> {
     add(&|o| o.sums = Sums::Complete);
     add(&|o| o.cuts = Cuts::Never);
     add(&|o| o.part = usize::MAX);
+    add(&|o| o.service.detect.hang = None);
+    add(&|o| o.service.detect.crash_ends = 16);
     add(&|o| o.limits = Scenario::plain(0).limits);
     for h in 0..s.clients.len() + s.machines.len() {
         let n = s.clients.len();

@@ -60,6 +60,13 @@ pub enum Fault {
         machine: usize,
         fin: bool,
     },
+    /// The service is killed. Its kernel ends its connections one after the other, with so many microseconds between them, and takes meanwhile what
+    /// clients ask of the rest. Then it listens again.
+    Die {
+        machine: usize,
+        fin: bool,
+        every: Micros,
+    },
     /// The stack acknowledges, the service reads and says nothing any more.
     Hang {
         machine: usize,
@@ -208,6 +215,7 @@ impl Scenario {
                     probes: 3,
                     hang: None,
                     vote: 20 * MILLISECOND,
+                    crash_ends: 16,
                 },
                 diverge: DivergePolicy::Warn,
             },

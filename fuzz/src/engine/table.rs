@@ -77,6 +77,7 @@ fn spec(shape: u8, count: u8, choices: u8) -> EngineSpec {
             probes: 3,
             hang: None,
             vote: 20 * MILLISECOND,
+            crash_ends: 2,
         },
         diverge: DivergePolicy::ALL[usize::from(shape >> 6)],
         unknown: if bit(5) {

@@ -25,6 +25,7 @@ fn detector() -> Detector {
         probes: 3,
         hang: None,
         vote: 0,
+        crash_ends: 16,
     };
     let service = ServiceSpec {
         name: "s".into(),

@@ -133,3 +133,30 @@ fn a_replica_that_may_not_take_over_is_no_measure() {
     wait(&mut t, 500 * MS);
     assert_eq!(hangs(&mut t), 0);
 }
+
+#[test]
+fn a_fin_is_no_word_for_kernels_say_it_of_what_crashes() {
+    // A replica is started anew: its kernel ends the connection, which is idle.
+    let mut t = watched(2);
+    t.machine(
+        1,
+        Say {
+            flags: Flags::FIN,
+            ..ack(1, 1)
+        },
+    );
+    wait(&mut t, 500 * MS);
+    assert_eq!(hangs(&mut t), 0, "of the original, which has nothing to say");
+}
+
+#[test]
+fn an_answer_that_has_waited_in_the_queue_while_the_engine_was_not_scheduled_counts() {
+    let mut t = watched(2);
+    ask(&mut t, 2);
+    t.machine(1, words(1, 5, b"42\n"));
+    // Nobody polls the engine for longer than `hang`; the first that it sees then is what had come long before.
+    t.now += 60 * MS;
+    t.machine(0, words(1, 5, b"42\n"));
+    t.wait(MS);
+    assert_eq!(hangs(&mut t), 0);
+}

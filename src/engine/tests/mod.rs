@@ -109,6 +109,7 @@ pub fn spec(machines: usize) -> EngineSpec {
         probes: 3,
         hang: None,
         vote: 20 * MS,
+        crash_ends: 16,
     };
     let machines = (0..machines).map(|i| MachineSpec {
         name: format!("m{i}"),

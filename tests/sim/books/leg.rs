@@ -53,6 +53,8 @@ pub struct Leg {
     pub progress_at: Micros,
     /// When what it had acknowledged, or its edge, last moved, whoever waits for it.
     pub moved_at: Micros,
+    /// When its edge alone last did: an acknowledgement is its kernel's, room is its service's.
+    pub widened_at: Micros,
     /// Since when it is behind another, and whether the client need not wait for it any more (R15).
     pub behind_since: Option<Micros>,
     pub trails: bool,
@@ -63,6 +65,11 @@ impl Leg {
     /// to the SYN were lost until the engine gave it up (R10), or it left its window closed for as long.
     pub fn should_finish(&self) -> bool {
         !self.evicted && !self.lost && !self.quit && !self.given_up && (!self.reset || self.isn.is_some())
+    }
+
+    /// How much its service has said, whoever said that this is all.
+    pub fn words(&self) -> u64 {
+        self.sent - u64::from(self.fin == Some(self.sent))
     }
 
     /// Whether its machine has acknowledged everything that its window takes: the engine can give it no more (R3).

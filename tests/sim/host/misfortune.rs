@@ -8,18 +8,22 @@ use crate::quirks::Quirks;
 impl Host {
     /// The service ends: with FIN, or RST where it has not read everything or so wished. Another one listens at once.
     pub fn crash(&mut self, fin: bool) {
-        for (handle, role) in &mut self.slots {
-            let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
-            if !matches!(role, Role::Server(_)) {
-                continue;
-            }
-            *role = Role::Orphan;
-            if fin && !socket.can_recv() {
-                socket.close();
-            } else {
-                socket.abort();
-            }
+        while self.end_one(fin) {}
+    }
+
+    /// One connection of a service that ends; whether there was one.
+    pub fn end_one(&mut self, fin: bool) -> bool {
+        let Some((handle, role)) = self.slots.iter_mut().find(|(_, role)| matches!(role, Role::Server(_))) else {
+            return false;
+        };
+        let socket = self.sockets.get_mut::<tcp::Socket>(*handle);
+        *role = Role::Orphan;
+        if fin && !socket.can_recv() {
+            socket.close();
+        } else {
+            socket.abort();
         }
+        true
     }
 
     /// The machine forgets all of its connections without a word.

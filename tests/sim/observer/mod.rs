@@ -4,6 +4,7 @@
 //! [`to_client`] and [`to_machine`]; what it learns otherwise is in [`told`].
 
 mod either_way;
+mod failing;
 mod replayed;
 mod to_client;
 mod to_machine;
@@ -54,6 +55,9 @@ pub struct Machine {
     pub is_original: bool,
     /// When its service last ended, or its stack last forgot everything.
     pub died_at: Option<Micros>,
+    /// Connections that it has ended since its service last said a word as original, and when it last did.
+    pub ends: u32,
+    pub ended_at: Micros,
 }
 
 impl Machine {
@@ -189,12 +193,14 @@ impl Observer {
             return (None, None);
         };
         let (ended, sent, taken) = (leg.fin.is_some(), leg.sent, (leg.acked, leg.edge));
+        let before = (sent, ended, leg.gone);
         leg.hear(p, isn, fin, kept, room);
         leg.moved_at = if (leg.acked, leg.edge) == taken {
             leg.moved_at
         } else {
             now
         };
+        leg.widened_at = if leg.edge > taken.1 { now } else { leg.widened_at };
         leg.said_at = if leg.sent > sent { now } else { leg.said_at };
         leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
@@ -203,6 +209,7 @@ impl Observer {
         if too_early && self.state[m].failed(flow) {
             flow.replaced(m, self.fastest);
         }
+        self.note_life(now, f, m, p, before);
         self.note_trailing(now, f);
         offsets
     }

@@ -154,7 +154,14 @@ impl<G: Gateway> World<G> {
     /// another packet has come.
     pub(super) fn engine_rest(&mut self) -> Result<(), Violation> {
         for _ in 0..64 {
+            let left = self.engine.crashes_left();
             self.engine.poll_part(self.now, &mut self.outbox, self.scenario.part);
+            let left = self.engine.crashes_left() - left;
+            if left > 0 {
+                self.trace.note(self.now, || format!("{left} flows leave a crash"));
+                self.observer
+                    .left_crash(self.now, left, &self.scenario.service.detect)?;
+            }
             let events: Vec<Event> = std::iter::from_fn(|| self.engine.take_event()).collect();
             for event in &events {
                 if let Event::Evict {

@@ -20,7 +20,15 @@ impl<G: Gateway> World<G> {
         let m = usize::from(machine.machine.0);
         self.trace
             .note(self.now, || format!("machine {m} is declared dead: {reason:?}"));
-        if !self.ever_frozen[m] {
+        if let (Reason::Hang, Some(hang)) = (reason, self.scenario.service.detect.hang) {
+            ensure!(
+                self.observer.hangs(self.now, m, hang),
+                "R14",
+                "machine {m} is said to hang, but its service does what the others' do"
+            );
+            // One that is slower than the others by so much may only seem to.
+            self.summary.false_alarms += u64::from(!self.observer.state[m].hung);
+        } else if !self.ever_frozen[m] {
             let spec = &self.scenario.machines[m];
             let clean = spec.up.is_clean() && spec.down.is_clean();
             ensure!(
@@ -54,6 +62,25 @@ impl<G: Gateway> World<G> {
         self.engine.command(self.now, command);
     }
 
+    /// The kernel of a service that dies ends the next of its connections; when there are none left, the service is there again.
+    pub(super) fn die_on(&mut self, fault: Fault) -> Result<(), Violation> {
+        let Fault::Die { machine, fin, every } = fault else {
+            return Ok(());
+        };
+        // Meanwhile the machine may have been started anew, or have woken up.
+        if self.hosts[machine].hung {
+            if self.hosts[machine].end_one(fin) {
+                self.at(self.now + every, Happening::Ends(fault));
+            } else {
+                let state = &mut self.observer.state[machine];
+                (state.died_at, state.hung) = (Some(self.now), false);
+                self.hosts[machine].hung = false;
+            }
+            self.host_run(machine, None)?;
+        }
+        self.engine_rest()
+    }
+
     pub(super) fn strike(&mut self, fault: Fault) -> Result<(), Violation> {
         self.trace.note(self.now, || format!("{fault:?}"));
         match fault {
@@ -82,6 +109,12 @@ impl<G: Gateway> World<G> {
                 self.observer.state[machine].died_at = Some(self.now);
                 self.hosts[machine].crash(fin);
                 self.host_run(machine, None)?;
+            }
+            Fault::Die { machine, .. } => {
+                let state = &mut self.observer.state[machine];
+                (state.died_at, state.hung) = (Some(self.now), true);
+                self.hosts[machine].hung = true;
+                return self.die_on(fault);
             }
             Fault::Restart { machine } => {
                 let state = &mut self.observer.state[machine];

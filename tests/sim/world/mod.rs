@@ -231,6 +231,7 @@ impl<G: Gateway> World<G> {
                 }
                 Happening::Connect(flow) => self.connect(flow)?,
                 Happening::Fault(i) => self.strike(self.scenario.faults[i].1)?,
+                Happening::Ends(fault) => self.die_on(fault)?,
                 Happening::Resume => {
                     if let Some(detector) = &mut self.detector {
                         detector.handle_stall(self.now);

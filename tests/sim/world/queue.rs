@@ -2,6 +2,8 @@
 
 use relevo::engine::Micros;
 
+use crate::scenario::Fault;
+
 /// What happens at a time.
 pub(super) enum Happening {
     /// A packet reaches the engine from a host, or a host.
@@ -12,6 +14,8 @@ pub(super) enum Happening {
     Engine(u64),
     Connect(usize),
     Fault(usize),
+    /// A service that dies goes on doing so.
+    Ends(Fault),
     Tick,
     /// The engine runs again after a stall.
     Resume,
