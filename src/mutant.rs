@@ -73,6 +73,8 @@ listed_enum! {
         NoVote,
         /// R11: whoever is slow is taken for crashing.
         LeavesUnproven,
+        /// R14: half of `hang` is enough.
+        HangsTooSoon,
         /// A refused connection is passed on although another machine may accept it.
         RefusalPassed,
     }

@@ -11,6 +11,7 @@ use super::pos::{Pos, words_end};
 use super::sender::Expiry;
 use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
+use crate::mutant::{self, Mutation};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
 const ASK_FLOOR: Micros = 5 * MILLISECOND;
@@ -25,6 +26,12 @@ fn asks_at(leg: &Leg, since: Micros) -> Micros {
     let first = leg.sender.rtt.smoothed().map_or(ASK_FLOOR, |s| (2 * s).max(ASK_FLOOR));
     let last = since.max(leg.waits.asked_at);
     last + first.max(last - since).min(ASK_CEILING.max(first))
+}
+
+/// Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be larger
+/// than a window is.
+fn is_closed(room: Pos, largest: Pos, mss: Pos) -> bool {
+    room < mss.min(largest / 2)
 }
 
 /// How far an original's service has come: what it has said, and what it has made room for. Neither ever goes back.
@@ -54,11 +61,8 @@ impl Flow {
             // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
             ahead |= leg.acked() > measure.acked || leg.sent > said;
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
-            // Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be
-            // larger than a window is.
-            let closed = |room: Pos, largest: Pos| room < mss.min(largest / 2);
-            let excused = closed(client_edge - leg.sent, client_largest)
-                && closed(leg.sender.edge() - leg.acked(), leg.largest_window);
+            let excused = is_closed(client_edge - leg.sent, client_largest, mss)
+                && is_closed(leg.sender.edge() - leg.acked(), leg.largest_window, mss);
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
         }
@@ -88,18 +92,20 @@ impl Flow {
 
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
     /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
-    /// causality (R23), or is not fit otherwise, is no measure. Nor is a FIN: kernels say it, too, for replicas that crash or are started anew.
+    /// causality (R23), or is not fit otherwise, is no measure. Nor is a FIN, but for the answer to the client's: kernels say it, too, for replicas
+    /// that crash or are started anew.
     pub(super) fn is_outdone(&self) -> bool {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
         if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
             return false;
         }
-        // RFC 9293 section 3.8.6.2.1: what a sender waits for if the client's whole window is less than a segment.
-        let worth_it = mss.min(self.client.largest_window / 2);
-        let mute = self.client.edge - original.sent >= worth_it;
-        let deaf = original.sender.edge() - self.client.max < mss;
+        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
+        let room = original.sender.edge() - self.client.max;
+        let deaf = is_closed(room, original.largest_window, mss);
+        let end = self.buffer.fin();
         self.legs.iter().enumerate().any(|(i, l)| {
-            let said = words_end(l.sent, l.fin);
+            let answers = end.is_some_and(|end| l.acked() > end);
+            let said = if answers { l.sent } else { words_end(l.sent, l.fin) };
             let further = (mute && said > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
             i != self.original && self.is_fit(l) && !l.unbound && further
         })
@@ -222,7 +228,9 @@ impl Flow {
 
     fn hang_at(&self, cx: &Context) -> Option<Micros> {
         let (since, _) = self.trial.stuck?;
-        Some(since + cx.service(self.service).detect.hang?)
+        let hang = cx.service(self.service).detect.hang?;
+        let parts = if mutant::is(Mutation::HangsTooSoon) { 2 } else { 1 };
+        Some(since + hang / parts)
     }
 
     fn shrink(&mut self, cx: &mut Context) {

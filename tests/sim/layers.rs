@@ -5,7 +5,7 @@ use relevo::engine::{DivergePolicy, MILLISECOND, Micros, SECOND};
 
 use crate::app::Pace;
 use crate::rng::Rng;
-use crate::scenario::{Cuts, Fault, Scenario, When};
+use crate::scenario::{Cuts, Fault, FlowSpec, Scenario, When};
 use crate::script::{Dialogue, Ending, Record};
 
 /// The streams of the layers; those below ten are the scenario's own.
@@ -72,7 +72,40 @@ impl Scenario {
                 *fault = Fault::Die { machine, fin, every };
             }
         }
+        // Two machines that crash in the same connection at the same place agree, and are believed (R11).
+        let dies = |f: &Fault| matches!(f, Fault::Crash { .. } | Fault::Die { .. } | Fault::Restart { .. });
+        if r.chance(50) && !self.faults.iter().any(|(_, f)| dies(f)) {
+            self.draw_slow_death(r);
+        }
         self
+    }
+
+    /// The original's service is killed in the middle of many conversations.
+    fn draw_slow_death(&mut self, r: &mut Rng) {
+        let asks = |r: &mut Rng| Record {
+            upload: r.below(100) as u32,
+            reply: r.log_range(1, 1_000) as u32,
+            echo: false,
+            wait: true,
+            think: r.log_range(100, 20_000),
+        };
+        for i in 0..r.range(2, 6) {
+            let records = (0..r.range(5, 20)).map(|_| asks(r)).collect();
+            self.flows.push(FlowSpec {
+                client: r.below(self.clients.len() as u64) as usize,
+                port: 41_000 + i as u16,
+                start: r.below(5_000),
+                dialogue: Dialogue {
+                    trailer: 0,
+                    records,
+                    ending: r.pick(&[Ending::HalfClose, Ending::ClientCloses, Ending::ServerCloses]),
+                },
+            });
+        }
+        self.flows.sort_by_key(|f| f.start);
+        let (at, every) = (When::Time(r.log_range(5_000, 300_000)), r.log_range(200, 50_000));
+        let fin = r.chance(500);
+        self.faults.push((at, Fault::Die { machine: 0, fin, every }));
     }
 
     /// The engine is not scheduled for a while.

@@ -136,6 +136,8 @@ struct Total {
     evictions: u64,
     false_alarms: u64,
     super_packets: u64,
+    crashes_left: u64,
+    hung: u64,
     violations: Vec<(u64, &'static str)>,
 }
 
@@ -166,6 +168,8 @@ fn run_seeds(
                     total.evictions += summary.evictions;
                     total.false_alarms += summary.false_alarms;
                     total.super_packets += summary.stats.get(Counter::SuperPackets);
+                    total.crashes_left += summary.stats.get(Counter::CrashesLeft);
+                    total.hung += summary.hung;
                 }
                 Err(failure) => total.violations.push((seed, failure.violation.rule)),
             }
@@ -212,10 +216,12 @@ fn check_seeds(
         }
     }
     say(&format!(
-        "{name}: {} packets, {} super-packets, {} takeovers, {} evictions, {} false alarms, {} flows without a survivor, {} at a known limit, {:.1} s",
+        "{name}: {} packets, {} super-packets, {} takeovers, {} of them out of a crash, {} machines found hung, {} evictions, {} false alarms, {} flows without a survivor, {} at a known limit, {:.1} s",
         total.packets,
         total.super_packets,
         total.takeovers,
+        total.crashes_left,
+        total.hung,
         total.evictions,
         total.false_alarms,
         total.excused,

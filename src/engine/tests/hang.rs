@@ -145,7 +145,7 @@ fn a_fin_is_no_word_for_kernels_say_it_of_what_crashes() {
             ..ack(1, 1)
         },
     );
-    wait(&mut t, 500 * MS);
+    t.wait(500 * MS);
     assert_eq!(hangs(&mut t), 0, "of the original, which has nothing to say");
 }
 
@@ -159,4 +159,37 @@ fn an_answer_that_has_waited_in_the_queue_while_the_engine_was_not_scheduled_cou
     t.machine(0, words(1, 5, b"42\n"));
     t.wait(MS);
     assert_eq!(hangs(&mut t), 0);
+}
+
+#[test]
+fn a_service_that_does_not_answer_the_clients_end_while_a_replicas_does_hangs() {
+    let mut t = watched(2);
+    let fin = |ack| Say {
+        flags: Flags::FIN,
+        ..ack
+    };
+    t.client(fin(ack(1, 1)));
+    t.machine(0, ack(1, 2));
+    t.machine(1, fin(ack(1, 2)));
+    t.wait(60 * MS);
+    assert_eq!(hangs(&mut t), 1);
+}
+
+#[test]
+fn a_small_window_is_no_closed_one() {
+    // Half a segment is all that its machine ever takes, and the replica's takes more.
+    let mut t = watched(2);
+    t.client(words(1, 1, b"GET\n"));
+    for (i, window) in [(0, 700), (1, 30_000)] {
+        t.machine(
+            i,
+            Say {
+                window,
+                ..words(1, 5, b"42\n")
+            },
+        );
+    }
+    t.client(ack(5, 4));
+    t.wait(500 * MS);
+    assert_eq!(hangs(&mut t), 0, "nobody has anything to say");
 }

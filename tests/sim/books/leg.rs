@@ -17,6 +17,8 @@ pub struct Leg {
     pub sent: u64,
     pub acked: u64,
     pub edge: u64,
+    /// The largest window that it has ever told.
+    pub largest: u64,
     /// When that output last grew.
     pub said_at: Micros,
     /// Where its FIN ends, if it sent one, and when that was first heard.
@@ -67,9 +69,10 @@ impl Leg {
         !self.evicted && !self.lost && !self.quit && !self.given_up && (!self.reset || self.isn.is_some())
     }
 
-    /// How much its service has said, whoever said that this is all.
-    pub fn words(&self) -> u64 {
-        self.sent - u64::from(self.fin == Some(self.sent))
+    /// How much its service has said. A FIN is no word, for the kernel says it, too, of one that crashes; but for the answer to the client's, `end`.
+    pub fn words(&self, end: Option<u64>) -> u64 {
+        let answers = end.is_some_and(|end| self.acked >= end);
+        self.sent - u64::from(self.fin == Some(self.sent) && !answers)
     }
 
     /// Whether its machine has acknowledged everything that its window takes: the engine can give it no more (R3).
@@ -121,6 +124,7 @@ impl Leg {
                 self.sack = p.options.sack_permitted;
                 self.acked = 1;
                 self.edge = 1 + u64::from(p.win);
+                self.largest = u64::from(p.win);
                 self.sent = 1;
                 self.whole = 1;
             }
@@ -140,6 +144,7 @@ impl Leg {
             self.latest = (u64::try_from(ack).unwrap_or(0), pure);
             raise(&mut self.acked, ack);
             let edge = ack + (i64::from(p.win) << self.unit());
+            raise(&mut self.largest, edge - ack);
             raise(&mut self.edge, edge);
         }
     }

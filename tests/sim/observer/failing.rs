@@ -58,7 +58,9 @@ impl Observer {
     pub fn hangs(&self, now: Micros, m: usize, hang: Micros) -> bool {
         self.flows.iter().any(|flow| {
             let stuck = |leg: &Leg| {
-                let deaf = others(flow, m).any(|l| l.edge > leg.edge);
+                // A window that takes half of what it has ever taken is open (RFC 9293 section 3.8.6.2.2).
+                let closed = leg.edge.saturating_sub(flow.sent) < leg.largest.div_ceil(2);
+                let deaf = closed && others(flow, m).any(|l| l.edge > leg.edge);
                 (is_outdone(flow, m, leg) && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
             };
             may_be_original(flow, m) && flow.legs[m].as_ref().is_some_and(stuck)
@@ -75,7 +77,7 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
     others.filter_map(|(_, l)| l.as_ref()).filter(|l| l.counts())
 }
 
-/// Whether another's service has said more. A FIN is no word: the kernel says it, too, of one that crashes.
+/// Whether another's service has said more.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
-    others(flow, m).any(|l| l.words() > leg.sent)
+    others(flow, m).any(|l| l.words(flow.fin) > leg.sent)
 }

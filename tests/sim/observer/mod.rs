@@ -75,6 +75,8 @@ pub struct Observer {
     replica_timeout: Micros,
     /// Any machine that keeps the promises may speak (R16).
     fastest: bool,
+    /// A service that does not do what others do is found out (R14, `hang`).
+    judges_hangs: bool,
     /// There are no votes: what the original ends is ended (R11).
     believes: bool,
     forgotten_after: Micros,
@@ -114,6 +116,7 @@ impl Observer {
             },
             replica_timeout: service.replica_timeout,
             fastest: service.original == Original::Fastest,
+            judges_hangs: service.detect.hang.is_some(),
             believes: service.detect.vote == 0,
             forgotten_after: spec.limits.half_open_timeout,
             close_timeout: spec.limits.close_timeout,

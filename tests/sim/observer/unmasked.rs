@@ -119,9 +119,17 @@ impl Observer {
         }
     }
 
+    /// R14: whether machine `m` at worst hangs, which is seen where a machine that does not has more to say than an end of its own accord.
+    fn sees_hang(&self, flow: &Flow, m: usize) -> bool {
+        let ended = self.state[m].died_at.is_some_and(|at| at >= flow.started_at);
+        let all_said = flow.fin.is_none() && flow.legs[m].as_ref().is_some_and(|leg| leg.sent + 1 >= flow.whole);
+        self.judges_hangs && !ended && !all_said && (0..self.state.len()).any(|i| self.could_carry(i, flow))
+    }
+
     /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time, and the engine may not know.
     pub fn original_failed(&self, id: usize) -> bool {
-        let failed = |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down;
+        let failed =
+            |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down && !self.sees_hang(flow, m);
         // Who is original after a takeover, and of the fastest, only the engine can say.
         let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
         let heir = |f: &Flow| f.heirs.iter().any(|m| self.state[*m].is_original && failed(f, *m));

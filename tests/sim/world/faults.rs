@@ -26,6 +26,7 @@ impl<G: Gateway> World<G> {
                 "R14",
                 "machine {m} is said to hang, but its service does what the others' do"
             );
+            self.summary.hung += 1;
             // One that is slower than the others by so much may only seem to.
             self.summary.false_alarms += u64::from(!self.observer.state[m].hung);
         } else if !self.ever_frozen[m] {

@@ -51,6 +51,8 @@ pub struct Summary {
     /// Flows that met what the design does not mask yet: a crashed or hung original.
     pub limits: u64,
     pub evictions: u64,
+    /// Machines taken out because their service hung.
+    pub hung: u64,
     /// Machines declared dead that were alive, on links that lose packets.
     pub false_alarms: u64,
     /// When the last flow was over for its client, and the longest time between two bytes read by a client, in microseconds.
