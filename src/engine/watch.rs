@@ -34,6 +34,17 @@ fn is_closed(room: Pos, largest: Pos, mss: Pos) -> bool {
     room < mss.min(largest / 2)
 }
 
+/// What a replica's service has said, as evidence against an original that has not. A FIN is no word, for kernels say it, too, of services that crash
+/// or are started anew; but for the answer to the client's own FIN, at `end`.
+fn said_of_itself(leg: &Leg, end: Option<Pos>) -> Pos {
+    let answers = end.is_some_and(|end| leg.acked() > end);
+    if answers {
+        leg.sent
+    } else {
+        words_end(leg.sent, leg.fin)
+    }
+}
+
 /// How far an original's service has come: what it has said, and what it has made room for. Neither ever goes back.
 fn original_progress(leg: &Leg) -> Pos {
     leg.sent + leg.sender.edge()
@@ -46,7 +57,7 @@ impl Flow {
         let said = self.original().sent;
         let (client_edge, client_largest, index_of_original) =
             (self.client.edge, self.client.largest_window, self.original);
-        let (mss, over) = (Pos::from(self.promise.mss), self.is_over());
+        let (mss, over, end) = (Pos::from(self.promise.mss), self.is_over(), self.buffer.fin());
         // An original on trial (R11) is no measure for others; but where that takes long, the client does not wait for both.
         let on_trial = self.trial.vote.is_some_and(|vote| !vote.overdue);
         let mut ahead = false;
@@ -59,7 +70,7 @@ impl Flow {
                 continue;
             }
             // R14: it has taken, or said, what the original has not. The second is all that there is to see in a download.
-            ahead |= leg.acked() > measure.acked || leg.sent > said;
+            ahead |= leg.acked() > measure.acked || said_of_itself(leg, end) > said;
             // R24: its window is closed because it can't say what it has to say; the client does not read. No fault of its own.
             let excused = is_closed(client_edge - leg.sent, client_largest, mss)
                 && is_closed(leg.sender.edge() - leg.acked(), leg.largest_window, mss);
@@ -92,8 +103,7 @@ impl Flow {
 
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
     /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
-    /// causality (R23), or is not fit otherwise, is no measure. Nor is a FIN, but for the answer to the client's: kernels say it, too, for replicas
-    /// that crash or are started anew.
+    /// causality (R23), or is not fit otherwise, is no measure.
     pub(super) fn is_outdone(&self) -> bool {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
         if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
@@ -104,9 +114,8 @@ impl Flow {
         let deaf = is_closed(room, original.largest_window, mss);
         let end = self.buffer.fin();
         self.legs.iter().enumerate().any(|(i, l)| {
-            let answers = end.is_some_and(|end| l.acked() > end);
-            let said = if answers { l.sent } else { words_end(l.sent, l.fin) };
-            let further = (mute && said > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
+            let further =
+                (mute && said_of_itself(l, end) > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
             i != self.original && self.is_fit(l) && !l.unbound && further
         })
     }

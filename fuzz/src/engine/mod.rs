@@ -4,6 +4,7 @@
 //! The input is a script: it chooses the service, then acts one after another. After each the cheap invariants are looked at;
 //! at the end time runs until nothing is left, and nothing may be left.
 
+mod cut;
 mod ends;
 mod table;
 

@@ -1,6 +1,7 @@
 //! Clients, machines and the engine between them; every packet that the engine lets out is looked at here.
 
 use super::super::packet::is_right;
+use super::cut::cut;
 use super::ends::End;
 use arbitrary::{Result, Unstructured};
 use relevo::engine::{
@@ -102,7 +103,7 @@ fn spec(shape: u8, count: u8, choices: u8) -> EngineSpec {
         },
         shard: 0,
         shards: 1,
-        super_packets: false,
+        super_packets: choices & 0x40 != 0,
         hash_key: [7; 16],
     }
 }
@@ -290,7 +291,7 @@ impl Table {
     }
 
     fn hand_out(&mut self) {
-        let packets: Vec<Vec<u8>> = self.out.iter().map(|p| p.bytes.to_vec()).collect();
+        let packets: Vec<Vec<u8>> = self.out.iter().flat_map(|p| cut(&p)).collect();
         for packet in packets {
             self.deliver(&packet, true);
         }
