@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::lab::capture::{SYN, Segment};
+use crate::lab::capture::{SYN, Segment, sender};
 use crate::sight::{gap, since_1970};
-use crate::stage::{Kind, PORT, Stage, sender};
+use crate::stage::{Kind, PORT, Stage};
 
 const SIZE: (u32, u32) = (1_000, 400);
 /// What is shown before the original's last byte, and after the first byte of the new original, in milliseconds.

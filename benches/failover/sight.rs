@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::lab::capture::Segment;
-use crate::stage::{Death, PORT, sender};
+use crate::lab::capture::{Segment, sender};
+use crate::stage::{Death, PORT};
 
 /// What a death did to the clients.
 #[derive(Clone, Copy, Debug, Default)]

@@ -21,8 +21,6 @@ use crate::service::{Clients, Work};
 
 pub const PORT: u16 = 7_100;
 pub const MACHINES: usize = 4;
-/// What machine 0's packets begin with as time to live; each further machine's begin ten higher. The engine's own begin with 64.
-const FIRST_TTL: u8 = 100;
 /// How long a death may stay unnoticed before it counts as that.
 const NOTICE: Duration = Duration::from_secs(3);
 /// How long the clients may take to go on.
@@ -142,9 +140,6 @@ impl Stage {
     pub fn set_with(relayed: &[Link], relay: impl FnOnce(&Lab) -> Option<Relay>) -> Self {
         let lab = Lab::with_relays(1, MACHINES, relayed);
         let relay = relay(&lab);
-        for (i, host) in (0..).zip(lab.machines()) {
-            host.sysctl("net/ipv4/ip_default_ttl", &(FIRST_TTL + 10 * i).to_string());
-        }
         // Ten thousand connections are a host's whole life, not an attack.
         for host in lab.machines() {
             host.sysctl("net/core/somaxconn", "8192");
@@ -326,11 +321,6 @@ impl Stage {
         self.mend(engine, Kind::Crashed, &[]);
         Ok(found)
     }
-}
-
-/// What a time to live at the client says about the sender: a machine's number, or none if the engine itself has sent it.
-pub fn sender(ttl: u8) -> Option<usize> {
-    (0..MACHINES).find(|i| usize::from(FIRST_TTL) + 10 * i - 1 == usize::from(ttl))
 }
 
 fn start_service(lab: &Lab, host: &crate::lab::Host) -> Process {

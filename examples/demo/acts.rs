@@ -50,7 +50,7 @@ impl Way {
 
     /// What the client saw of the freeze, and whether the engine says that it took over.
     fn conclude(&self, lab: &Lab, capture: Capture, frozen: SystemTime, report: &mut Report) {
-        report.count_at_the_client(lab, Recovery::of(&capture.stop(), self.port, frozen, WINDOW));
+        report.count_at_the_client(lab, Recovery::of(&capture.stop(), self.port, frozen, 0, WINDOW));
         if let Some(engine) = &self.engine {
             let takeovers = engine.counter("takeovers");
             report.demand(takeovers > 0, || "the engine counts no takeover".to_owned());

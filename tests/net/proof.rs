@@ -84,7 +84,7 @@ fn a_frozen_machine_is_silent_until_it_thaws() {
             pause > Duration::from_millis(650) && pause < PATIENCE,
             "{kind:?}: a pause of {pause:?}"
         );
-        let recovery = Recovery::of(&segments, PORT, frozen, Duration::from_secs(5));
+        let recovery = Recovery::of(&segments, PORT, frozen, 0, Duration::from_secs(5));
         let resumed = recovery.worst().expect("a connection that went on");
         assert!(
             resumed > Duration::from_millis(650) && resumed < PATIENCE,

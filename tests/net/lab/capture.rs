@@ -124,6 +124,21 @@ pub struct Segment {
     pub window: u16,
 }
 
+/// What machine 0's packets begin with as time to live, or hop limit; each further machine's begin ten higher. The engine's own begin with 64.
+const FIRST_TTL: usize = 100;
+
+/// The time to live, or hop limit, that a lab's machine begins with.
+pub fn ttl_of(machine: usize) -> usize {
+    FIRST_TTL + 10 * machine
+}
+
+/// What a time to live at the client says about the sender: a machine's number, or none if the engine itself has sent it.
+pub fn sender(ttl: u8) -> Option<usize> {
+    // The engine's host takes one off on the way.
+    let steps = (usize::from(ttl) + 1).checked_sub(FIRST_TTL)?;
+    steps.is_multiple_of(10).then_some(steps / 10)
+}
+
 /// The FIN, SYN, RST and ACK bits of [`Segment::flags`].
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
@@ -286,25 +301,30 @@ impl Pace {
 /// How a client's connections got over a freeze.
 #[derive(Clone, Debug, Default)]
 pub struct Recovery {
-    /// For each connection that made progress before and after: from the freeze to the end of its longest pause, sorted.
+    /// For each connection that made progress before and after: from the freeze to the end of the longest pause between the frozen machine's
+    /// last word, which may arrive a little after the freeze, and another's first, sorted.
     ///
-    /// Progress is a byte that the client had not seen, or an acknowledgement of one that it had sent. The *longest* pause, because
-    /// what the old original had said just before the freeze still arrives just after it. A client's own rest is no pause: it ends when
-    /// the client speaks again.
+    /// Progress is a byte that the client had not seen, or an acknowledgement of one that it had sent. A pause that begins later has a
+    /// cause of its own, and on a busy host may well be longer than the freeze's. If no other machine ever speaks, it is the longest of all. A
+    /// client's own rest is no pause: it ends when the client speaks again.
     pub resumed: Vec<Duration>,
     /// Connections that were open at the freeze and have not gone on.
     pub stuck: usize,
 }
 
 impl Recovery {
-    /// Looks at a client's capture. Pauses that begin later than `window` after the freeze are not the freeze's.
-    pub fn of(segments: &[Segment], server_port: u16, freeze: SystemTime, window: Duration) -> Self {
+    /// Looks at a client's capture, when machine number `old` was frozen. Pauses that begin later than `window` after that are not the freeze's
+    /// either.
+    pub fn of(segments: &[Segment], server_port: u16, freeze: SystemTime, old: usize, window: Duration) -> Self {
         let since_1970 = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("a clock after 1970");
         let (freeze, now) = (since_1970(freeze), since_1970(SystemTime::now()));
         let mut flows: HashMap<u16, FlowProgress> = HashMap::new();
         for segment in segments.iter().filter(|s| s.flags & (SYN | RST) == 0) {
             if segment.sport == server_port {
-                flows.entry(segment.dport).or_default().note(segment, freeze, window);
+                flows
+                    .entry(segment.dport)
+                    .or_default()
+                    .note(segment, freeze, old, window);
             } else {
                 flows.entry(segment.sport).or_default().said(segment);
             }
@@ -333,6 +353,12 @@ impl Recovery {
     }
 }
 
+/// Whether it shows that the connection has a new original: another machine says something, or the engine a word by itself, which is another
+/// machine's out of its cache. Its acknowledgements are everyday.
+fn is_of_another(segment: &Segment, old: usize) -> bool {
+    sender(segment.ttl).map_or(segment.len > 0, |machine| machine != old)
+}
+
 /// One connection's newest positions and longest pause.
 #[derive(Default)]
 struct FlowProgress {
@@ -342,6 +368,10 @@ struct FlowProgress {
     asked: Option<Duration>,
     /// Length of the longest pause that ended after the freeze, and its end.
     longest: Option<(Duration, Duration)>,
+    /// The same since the frozen machine's last word.
+    silence: Option<(Duration, Duration)>,
+    /// Another machine than the frozen one has spoken.
+    moved: bool,
     /// A FIN has passed in either direction.
     closed: bool,
 }
@@ -356,7 +386,7 @@ impl FlowProgress {
         }
     }
 
-    fn note(&mut self, segment: &Segment, freeze: Duration, window: Duration) {
+    fn note(&mut self, segment: &Segment, freeze: Duration, old: usize, window: Duration) {
         let fin = segment.flags & FIN != 0;
         self.closed |= fin;
         let end = segment.seq.wrapping_add(segment.len).wrapping_add(fin.into());
@@ -370,8 +400,15 @@ impl FlowProgress {
         }
         let since = self.asked.take().unwrap_or(last);
         let pause = segment.time.saturating_sub(since);
-        if segment.time > freeze && since < freeze + window && self.longest.is_none_or(|(longest, _)| pause > longest) {
-            self.longest = Some((pause, segment.time));
+        if segment.time > freeze && since < freeze + window && !self.moved {
+            let unless_longer = |known: Option<(Duration, Duration)>| known.filter(|(known, _)| pause <= *known);
+            self.longest = unless_longer(self.longest).or(Some((pause, segment.time)));
+            self.silence = unless_longer(self.silence).or(Some((pause, segment.time)));
+            if sender(segment.ttl) == Some(old) {
+                self.silence = None;
+            } else if is_of_another(segment, old) {
+                (self.longest, self.moved) = (self.silence, true);
+            }
         }
         self.newest = Some((
             if newer(end, seq) { end } else { seq },
@@ -404,12 +441,13 @@ mod tests {
         }
     }
 
-    /// The server likewise, with a window.
+    /// The server, machine 0, likewise, with a window.
     fn server(at: u32, flags: u8, place: (u32, u32), len: u32, window: u16) -> Segment {
         Segment {
             sport: PORT,
             dport: 5_000,
             window,
+            ttl: 99,
             ..client(at, flags, place, len)
         }
     }
@@ -433,7 +471,7 @@ mod tests {
         let story = a_client_that_rests();
         assert_eq!(longest_pause(&story, PORT), 7 * MS);
         let freeze = UNIX_EPOCH + 9 * MS;
-        let recovery = Recovery::of(&story, PORT, freeze, Duration::from_secs(1));
+        let recovery = Recovery::of(&story, PORT, freeze, 0, Duration::from_secs(1));
         assert_eq!(
             (recovery.worst(), recovery.stuck),
             (Some(MS), 0),
@@ -445,9 +483,43 @@ mod tests {
     fn a_wait_for_an_answer_is_a_pause_to_its_end() {
         let mut story = a_client_that_rests();
         story[4].time = 300 * MS;
-        let recovery = Recovery::of(&story, PORT, UNIX_EPOCH + 9 * MS, Duration::from_secs(1));
+        let recovery = Recovery::of(&story, PORT, UNIX_EPOCH + 9 * MS, 0, Duration::from_secs(1));
         assert_eq!(recovery.worst(), Some(291 * MS));
         assert_eq!(longest_pause(&story, PORT), 297 * MS);
+    }
+
+    #[test]
+    fn what_comes_after_another_machine_has_spoken_is_not_the_freezes() {
+        let by = |ttl: u8, segment: Segment| Segment { ttl, ..segment };
+        let mut story = a_client_that_rests();
+        story.truncate(4);
+        story.extend([
+            // The frozen machine's last word is still on its way; the engine acknowledges on behalf of the slower replica.
+            server(12, ACK, (1, 101), 50, 100),
+            client(13, ACK, (101, 51), 100),
+            by(64, server(14, ACK, (51, 201), 0, 100)),
+            by(64, server(30, ACK, (51, 201), 50, 100)),
+            // A pause of its own, longer than the freeze's.
+            client(31, ACK, (201, 101), 100),
+            by(109, server(170, ACK, (101, 301), 50, 100)),
+            client(171, FIN | ACK, (301, 151), 0),
+        ]);
+        let of = |story: &[Segment]| Recovery::of(story, PORT, UNIX_EPOCH + 11 * MS, 0, Duration::from_secs(1));
+        assert_eq!(of(&story).worst(), Some(19 * MS), "its word out of the engine's cache");
+        for segment in story.iter_mut().filter(|s| s.ttl == 64 && s.sport == PORT) {
+            segment.ttl = 109;
+        }
+        assert_eq!(of(&story).worst(), Some(3 * MS), "the successor's own");
+        for segment in story.iter_mut().filter(|s| s.sport == PORT) {
+            segment.ttl = 99;
+        }
+        assert_eq!(of(&story).worst(), Some(159 * MS), "nobody else ever spoke");
+    }
+
+    #[test]
+    fn senders_are_told_by_their_time_to_live() {
+        let ttls = [64, 98, 99, 109, 110, 129].map(sender);
+        assert_eq!(ttls, [None, None, Some(0), Some(1), None, Some(3)]);
     }
 
     #[test]

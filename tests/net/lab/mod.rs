@@ -119,6 +119,7 @@ impl Lab {
                 let name = format!("m{i}");
                 let host = Host::create(&prefix, &name, 10 + u8::try_from(i).expect("few machines"));
                 connect(&host, Link::Machine(i));
+                host.begin_with_ttl(capture::ttl_of(i));
                 counters::watch_resets(&host);
                 host
             })

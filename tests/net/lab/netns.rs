@@ -78,6 +78,12 @@ impl Host {
         ));
     }
 
+    /// What the time to live of its packets begins with, or their hop limit: who has sent a packet can then be told where it arrives.
+    pub fn begin_with_ttl(&self, ttl: usize) {
+        self.sysctl("net/ipv4/ip_default_ttl", &ttl.to_string());
+        self.sysctl("net/ipv6/conf/eth0/hop_limit", &ttl.to_string());
+    }
+
     /// The host's short name: `client`, `engine`, `m0`.
     pub fn name(&self) -> &str {
         &self.name
