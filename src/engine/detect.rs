@@ -10,11 +10,14 @@
 //!
 //! Between the probes of a burst lies half the floor, but never less than two round trips as probes have measured them: a
 //! machine far away is not dead. Evidence of many flows counts together: what any of them hears ends the burst for all, and where many
-//! fall silent at once, or somebody else says that the machine can't be reached, the burst is one probe shorter.
+//! fall silent at once, or somebody else says that the machine can't be reached, the burst is one probe shorter. Where it is the host that has
+//! lost its link, a packet that is not an answer does not end the burst, but begins it again: it may be older than the loss.
 
+mod link;
 mod service;
 mod way;
 
+use self::link::Link;
 use self::service::{Refusal, Service};
 use self::way::Way;
 use super::Reason;
@@ -47,7 +50,7 @@ pub enum Action {
         machine: MachineRef,
         /// What raised the suspicion.
         reason: Reason,
-        /// When it was raised.
+        /// When it was raised, or last renewed.
         suspected_at: Micros,
     },
 }
@@ -76,6 +79,7 @@ struct Watch {
     floor: Micros,
     interval: Micros,
     way: Way,
+    link: Link,
     service: Service,
 }
 
@@ -104,6 +108,7 @@ impl Detector {
                 floor: service.detect.floor,
                 interval: service.detect.probe_interval.max(1),
                 way: Way::default(),
+                link: Link::default(),
                 service: Service::default(),
             })
         });
@@ -129,6 +134,9 @@ impl Detector {
             && !watch.down
         {
             watch.suspect(now, reason);
+            if reason == Reason::LinkDown {
+                watch.link.lose(now);
+            }
             if reason == Reason::Vote {
                 // Should its service refuse, it counts what the others' do: they are asked together, for answers may take their time when
                 // ten thousand connections end.
@@ -144,14 +152,20 @@ impl Detector {
         }
     }
 
-    /// Any packet from the machine, at the time it arrived. One that arrived before a suspicion does not disprove it.
+    /// Any packet from the machine, at the time it was taken from a queue. One that was taken before a suspicion does not disprove it.
     pub fn handle_heard(&mut self, at: Micros, machine: MachineRef) {
         if let Some(watch) = self.watch(machine) {
             watch.heard_at = watch.heard_at.max(at);
             watch.known = true;
-            if watch.burst.is_some_and(|b| at > b.since) {
-                watch.burst = None;
-            }
+            let renewed = watch.link.may_have_brought(at, watch.interval);
+            watch.burst = match watch.burst {
+                Some(burst) if at > burst.since => renewed.then_some(Burst {
+                    since: at,
+                    sent: 0,
+                    ..burst
+                }),
+                burst => burst,
+            };
         }
     }
 
@@ -159,6 +173,7 @@ impl Detector {
     pub fn handle_probe_reply(&mut self, sent: Micros, at: Micros, machine: MachineRef) {
         if let Some(watch) = self.watch(machine) {
             watch.way.answered(sent, at);
+            watch.link.answered(sent);
         }
         self.handle_heard(at, machine);
     }
@@ -213,6 +228,7 @@ impl Detector {
             watch.down = true;
             watch.burst = None;
             watch.way.forget();
+            watch.link.forget();
             watch.service = Service::default();
         }
     }

@@ -159,6 +159,53 @@ fn a_link_that_is_down_needs_one_probe_less_and_gives_its_name_to_the_burst() {
     assert_eq!(d.poll(205 * MS), Some(down));
 }
 
+/// Of a link that is lost at 110 ms, while packets of the machine are taken from a queue every millisecond up to a time: when it is declared
+/// dead, before it would be its turn to be probed.
+fn dead_after_backlog(until: u64) -> Option<(u64, Action)> {
+    let mut d = measured();
+    d.handle_heard(109 * MS, A);
+    d.handle_suspect(110 * MS, A, Reason::LinkDown);
+    (110..until + 100).find_map(|now| {
+        if (111..=until).contains(&now) {
+            d.handle_heard(now * MS, A);
+        }
+        let action = d.poll(now * MS)?;
+        matches!(action, Action::Down { .. }).then_some((now, action))
+    })
+}
+
+#[test]
+fn what_a_lost_link_had_brought_before_is_no_sign_of_life() {
+    let down = |since: u64| Action::Down {
+        machine: A,
+        reason: Reason::LinkDown,
+        suspected_at: since * MS,
+    };
+    assert_eq!(dead_after_backlog(110), Some((114, down(110))), "nothing had waited");
+    assert_eq!(
+        dead_after_backlog(118),
+        Some((122, down(118))),
+        "a whole burst without a packet"
+    );
+    assert_eq!(dead_after_backlog(215), None, "nothing waits for so long: it lives");
+}
+
+#[test]
+fn an_answer_through_a_lost_link_shows_that_it_is_back() {
+    let mut d = measured();
+    d.handle_suspect(110 * MS, A, Reason::LinkDown);
+    assert_eq!(d.poll(110 * MS), Some(Action::Probe { machine: A }));
+    d.handle_probe_reply(109 * MS, 111 * MS, A);
+    assert_eq!(
+        d.poll(112 * MS),
+        Some(Action::Probe { machine: A }),
+        "to an older question"
+    );
+    d.handle_probe_reply(112 * MS, 112 * MS + 100, A);
+    d.handle_heard(114 * MS, A);
+    assert_eq!(d.poll(150 * MS), None);
+}
+
 #[test]
 fn a_machine_that_speaks_all_the_time_is_measured_now_and_then() {
     let mut d = measured();
