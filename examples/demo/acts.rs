@@ -109,7 +109,7 @@ fn finish(report: &mut Report, name: &str, client: &mut Process) {
 /// Act 1: request and answer on 50 connections (redis-benchmark), and a pipelined counter (redis-cli --pipe) whose end value shows that
 /// nothing was lost and nothing done twice.
 pub fn redis_load(through: Through) -> Report {
-    const REQUESTS: u64 = 60_000;
+    const REQUESTS: u64 = 120_000;
     const COUNTS: u64 = 400_000;
     let mut report = Report::new("redis load");
     let lab = Lab::new(MACHINES);
@@ -141,7 +141,7 @@ pub fn redis_load(through: Through) -> Report {
     println!("  redis-benchmark: {REQUESTS} requests on 50 connections");
     wait_for("the load to get going", WORK, || {
         std::thread::sleep(Duration::from_millis(20)); // asking is work for the machine, too
-        (redis[0].commands_processed() > REQUESTS / 3).then_some(())
+        (redis[0].commands_processed() > REQUESTS / 6).then_some(())
     });
     let commands = lab.dir().join("commands");
     write_counts(&commands, COUNTS);
@@ -156,6 +156,9 @@ pub fn redis_load(through: Through) -> Report {
             .local(&["GET", "counter"])
             .parse()
             .is_ok_and(|n: u64| n > COUNTS / 4)
+    });
+    report.demand(benchmark.ended().is_none(), || {
+        "redis-benchmark had ended before the freeze".to_owned()
     });
     finish(&mut report, "redis-cli", &mut counting);
     finish(&mut report, "redis-benchmark", &mut benchmark);
