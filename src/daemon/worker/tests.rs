@@ -1,0 +1,154 @@
+//! A worker between a queue of packets written down and a coordinator who only listens.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::time::Duration;
+
+use super::super::heard::LastHeard;
+use super::*;
+use crate::engine::{
+    Checksum, Command, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec,
+    MaxLag, Meta, Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+};
+use crate::host::queue::{QueueCounters, Waker};
+
+/// Packets that are all there from the start; the verdicts go where the test can read them.
+struct FakeQueue {
+    packets: Vec<Vec<u8>>,
+    verdicts: Sender<Verdict>,
+}
+
+impl PacketQueue for FakeQueue {
+    fn wait(&mut self, waker: &Waker, _: Option<Duration>) -> io::Result<Ready> {
+        let packets = !self.packets.is_empty();
+        if !packets {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Ready {
+            packets,
+            woken: waker.take(),
+        })
+    }
+    fn receive(&mut self, judge: &mut dyn FnMut(Meta, &mut [u8]) -> Verdict) -> io::Result<bool> {
+        let Some(mut packet) = self.packets.pop() else {
+            return Ok(false);
+        };
+        let partial = Meta {
+            checksum: Checksum::Partial,
+            ..Meta::default()
+        };
+        self.verdicts
+            .send(judge(partial, &mut packet))
+            .map_err(io::Error::other)?;
+        Ok(true)
+    }
+    fn flush(&mut self) {}
+    fn counters(&self) -> QueueCounters {
+        QueueCounters::default()
+    }
+}
+
+fn spec() -> EngineSpec {
+    let addr = "10.0.2.2:80".parse().expect("address");
+    let detect = DetectSpec {
+        floor: 5 * MILLISECOND,
+        probe_interval: 100 * MILLISECOND,
+        probes: 3,
+        hang: None,
+        vote: 20 * MILLISECOND,
+        crash_ends: 16,
+    };
+    let service = ServiceSpec {
+        name: "web".into(),
+        psc: "10.0.1.100:80".parse().expect("address"),
+        source: SourceMode::Psc,
+        max_lag: MaxLag::Bytes(0),
+        original: Original::First,
+        successor: Successor::First,
+        replica_timeout: 200 * MILLISECOND,
+        detect,
+        diverge: DivergePolicy::Warn,
+        unknown: UnknownPolicy::Drop,
+        machines: vec![MachineSpec {
+            name: "a".into(),
+            addr,
+            ifindex: None,
+            path_mtu: 1_500,
+        }],
+    };
+    let limits = Limits::default();
+    EngineSpec {
+        services: vec![service],
+        limits,
+        shard: 0,
+        shards: 1,
+        super_packets: false,
+        hash_key: [7; 16],
+    }
+}
+
+/// A SYN/ACK from 10.0.2.2:80 to the PSC; no flow knows of it, but it is life. Its checksums are nobody's business here.
+fn stray_from_machine() -> Vec<u8> {
+    let ip = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 2, 2, 10, 0, 1, 100];
+    let tcp = [0, 80, 0x30, 0x39, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x12, 4, 0, 0, 0, 0, 0];
+    [&ip[..], &tcp].concat()
+}
+
+/// Needs CAP_NET_RAW for the injector, as `make test` has; without it there is nothing to try.
+#[test]
+fn every_packet_gets_a_verdict_and_every_order_its_reply() {
+    let polling = Manner {
+        busy_poll: 1_000_000,
+        ..Manner::default()
+    };
+    serves_everybody(Manner::default());
+    serves_everybody(polling);
+}
+
+fn serves_everybody(manner: Manner) {
+    let Ok(injector) = Injector::open(None) else { return };
+    let ((verdicts, verdicts_out), (orders_in, orders)) = (channel(), channel());
+    let ((replies, replies_out), (notices, _notices_out)) = (channel(), sync_channel(4));
+    let spec = spec();
+    let heard = Arc::new(LastHeard::new(&spec.services, 0));
+    let waker = Waker::new().expect("eventfd");
+    let lines = Lines {
+        orders,
+        waker: waker.clone(),
+        replies,
+        notices,
+        coordinator: Waker::new().expect("eventfd"),
+        heard: Arc::clone(&heard),
+    };
+    let packets = [vec![vec![0; 5]; 99], vec![stray_from_machine()]].concat();
+    let queue = FakeQueue { packets, verdicts };
+    let worker = Worker::new(7, queue, Engine::new(spec), injector, lines, manner);
+    let thread = std::thread::spawn(move || worker.run());
+
+    let machine = MachineRef {
+        service: ServiceId(0),
+        machine: MachineId(0),
+    };
+    let patience = Duration::from_secs(10);
+    for _ in 0..100 {
+        assert!(matches!(verdicts_out.recv_timeout(patience), Ok(Verdict::Drop(_))));
+    }
+    assert!(heard.get(machine) > 0);
+    orders_in.send(Order::Drain(1)).expect("order");
+    orders_in
+        .send(Order::Command(2, Command::Failover { to: machine }))
+        .expect("order");
+    orders_in.send(Order::Status(3)).expect("order");
+    waker.wake();
+    assert!(matches!(replies_out.recv_timeout(patience), Ok(Reply::Done(1, ..))));
+    assert!(matches!(replies_out.recv_timeout(patience), Ok(Reply::Done(2, ..))));
+    let Ok(Reply::Status(3, status)) = replies_out.recv_timeout(patience) else {
+        panic!("no status")
+    };
+    assert_eq!((status.queue, status.shard.stats.all_drops()), (7, 100));
+    assert_eq!(status.busy_polls > 0, manner.busy_poll > 0, "{}", status.busy_polls);
+    orders_in.send(Order::Stop).expect("order");
+    waker.wake();
+    assert!(thread.join().expect("no panic").is_ok());
+}
