@@ -94,7 +94,7 @@ named_enum! {
 /// What a shard reports to whoever coordinates the shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Evidence against a machine; wants proof by [`detect::Detector`].
+    /// Evidence against a machine; wants proof by [`super::detect::Detector`].
     Suspect {
         /// Who.
         machine: MachineRef,
@@ -229,7 +229,7 @@ pub struct ServiceStatus {
 /// One shard's state for `relevo status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardStatus {
-    /// By [`ServiceId`].
+    /// By [`super::ServiceId`].
     pub services: Vec<ServiceStatus>,
     /// Bytes held in buffers.
     pub buffered_bytes: usize,

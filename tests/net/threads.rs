@@ -7,6 +7,7 @@ use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::faults::{Freeze, freeze};
 use crate::lab::peers::Client;
+use crate::lab::wait_for;
 use crate::turn;
 
 /// SCHED_RR, sched(7).
@@ -17,22 +18,35 @@ fn another() -> usize {
     usize::from(std::thread::available_parallelism().is_ok_and(|n| n.get() > 1))
 }
 
+/// A thread of the engine's comes to run so: on these processors, with this real-time priority, in this class. A thread names and places itself, soon
+/// after the engine is ready.
+fn comes_to_run(engine: &Engine, name: &str, wanted: [&str; 3]) {
+    let mut seen = None;
+    let what = format!("{name} to run as {wanted:?}");
+    wait_for(&what, PATIENCE, || {
+        let has = thread(engine, name);
+        let arrived = has.as_ref().is_some_and(|has| *has == wanted);
+        if !arrived && seen != has {
+            println!("{name}: {has:?}");
+            seen = has;
+        }
+        arrived.then_some(())
+    });
+}
+
 /// What proc(5) says of a thread of the engine's: where it may run, its real-time priority, its class.
-fn thread(engine: &Engine, name: &str) -> [String; 3] {
+fn thread(engine: &Engine, name: &str) -> Option<[String; 3]> {
     let tasks = format!("/proc/{}/task", engine.pid().as_raw_nonzero());
     let tasks = std::fs::read_dir(&tasks).expect("list the engine's threads");
     let read = |task: &std::fs::DirEntry, file| std::fs::read_to_string(task.path().join(file)).expect("read proc");
-    let task = tasks
-        .flatten()
-        .find(|task| read(task, "comm").trim() == name)
-        .unwrap_or_else(|| panic!("no thread {name}"));
+    let task = tasks.flatten().find(|task| read(task, "comm").trim() == name)?;
     let status = read(&task, "status");
     let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let stat = read(&task, "stat");
     // Fields 40 and 41; the third is the first behind the name.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default().to_owned();
-    [cpus.unwrap_or_default().trim().to_owned(), field(40), field(41)]
+    Some([cpus.unwrap_or_default().trim().to_owned(), field(40), field(41)])
 }
 
 fn queue(engine: &Engine, number: usize) -> Value {
@@ -56,13 +70,17 @@ fn workers_run_where_and_as_they_are_told_and_fail_over() {
             .contains("busy_poll with realtime_priority: nobody else runs")
     );
     for (number, cpu) in [another(), 0].into_iter().enumerate() {
-        let has = thread(&engine, &format!("relevo-{number}"));
-        assert_eq!(has, [&*cpu.to_string(), "3", ROUND_ROBIN], "worker {number}");
+        comes_to_run(
+            &engine,
+            &format!("relevo-{number}"),
+            [&*cpu.to_string(), "3", ROUND_ROBIN],
+        );
         let said = queue(&engine, number);
         assert_eq!(said["cpus"], cpu.to_string(), "{said:#}");
         assert_eq!(said["realtime_priority"], 3, "{said:#}");
     }
-    assert_eq!(thread(&engine, "relevo-coord")[1..], ["0", "0"], "no other thread");
+    let coordinator = thread(&engine, "relevo-coord").expect("it has answered");
+    assert_eq!(coordinator[1..], ["0", "0"], "no other thread");
 
     let psc = cluster.lab.psc(Family::V4, PORT);
     let client = || Client::connect(psc, PATIENCE).expect("connect");
@@ -95,7 +113,7 @@ fn unless_told_workers_run_as_everybody_does() {
     let engine = cluster.engine(Family::V4, &[]);
     let own = std::fs::read_to_string("/proc/self/status").expect("read proc");
     let own = own.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    assert_eq!(thread(&engine, "relevo-1"), [own.unwrap_or_default().trim(), "0", "0"]);
+    comes_to_run(&engine, "relevo-1", [own.unwrap_or_default().trim(), "0", "0"]);
     assert_eq!(queue(&engine, 1)["realtime_priority"], 0);
 }
 

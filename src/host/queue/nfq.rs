@@ -20,7 +20,7 @@ pub struct NfqQueue {
 
 impl NfqQueue {
     /// Opens and configures queue `number` completely. Configuration after binding loses packets that arrive meanwhile, so
-    /// do this before the rules are loaded; and while the process has one thread (see [`open_with_fd`]).
+    /// do this before the rules are loaded; and while the process has one thread (see `open_with_fd`).
     pub fn open(number: u16) -> io::Result<Self> {
         let (mut queue, socket) = open_with_fd()?;
         sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)?;
