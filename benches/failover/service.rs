@@ -152,8 +152,23 @@ pub struct Work {
     pub connections: usize,
     /// The first of their ports; they have consecutive ones.
     pub first_port: u16,
-    /// A connection's pause from an answer to its next request.
+    /// From one request of a connection to its next, or the one after if the answer is late; zero asks as soon as it is answered.
     pub pause: Duration,
+}
+
+impl Work {
+    /// When connection `i` asks next, if the first asked first at `start`. The times are spread evenly and stay so: if each connection waited from its
+    /// answer on, all that a takeover has answered at once would ask at once ever after, and nobody in between.
+    fn asks_at(&self, i: usize, start: Instant, now: Instant) -> Instant {
+        if self.pause.is_zero() {
+            return now;
+        }
+        let part = |whole: usize| u32::try_from(whole).unwrap_or(u32::MAX);
+        let first = start + self.pause / part(self.connections) * part(i);
+        let past = now.saturating_duration_since(first).as_nanos() / self.pause.as_nanos();
+        let next = first + self.pause * u32::try_from(past + 1).unwrap_or(u32::MAX);
+        if now < first { first } else { next }
+    }
 }
 
 struct Connection {
@@ -262,15 +277,12 @@ fn open(work: &Work) -> io::Result<Vec<Connection>> {
 
 fn ask(connections: &mut [Connection], work: &Work, seen: &Seen, stop: &AtomicBool) -> io::Result<()> {
     let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    // The first requests are spread over a pause, as the later ones are by themselves.
     let start = Instant::now();
     let mut due = BinaryHeap::new();
     for (i, connection) in connections.iter().enumerate() {
         let number = epoll::EventData::new_u64(i as u64);
         epoll::add(&poller, &connection.stream, number, epoll::EventFlags::IN)?;
-        let share = u32::try_from(connections.len()).unwrap_or(u32::MAX);
-        let at = start + work.pause / share * u32::try_from(i).unwrap_or(u32::MAX);
-        due.push(std::cmp::Reverse((at, i)));
+        due.push(std::cmp::Reverse((work.asks_at(i, start, start), i)));
     }
     let mut events = Vec::with_capacity(256);
     let mut stopped: Option<Instant> = None;
@@ -317,7 +329,7 @@ fn ask(connections: &mut [Connection], work: &Work, seen: &Seen, stop: &AtomicBo
                 continue;
             };
             if hear(&mut connections[i], i, seen) {
-                due.push(std::cmp::Reverse((Instant::now() + work.pause, i)));
+                due.push(std::cmp::Reverse((work.asks_at(i, start, Instant::now()), i)));
             }
             if !connections[i].alive {
                 let _ = epoll::delete(&poller, &connections[i].stream);
