@@ -204,7 +204,7 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
-        let held = self.holds_fin(cx, now);
+        let held = self.hears_fin(cx, now, p.flags.contains(Flags::FIN));
         let (repeats, seg) = (repeats && seg.pure, if held { self.without_fin(seg) } else { seg });
         if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);

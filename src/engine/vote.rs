@@ -88,6 +88,17 @@ impl Flow {
         mutant::is(Mutation::EndedTakesOver) || leg.fin.is_none_or(|fin| fin >= self.heard())
     }
 
+    /// The original speaks, and has said FIN, now or when it was a replica: whether that is to be held. If so, and nobody knew, it has ended the
+    /// connection now.
+    pub fn hears_fin(&mut self, cx: &mut Context, now: Micros, fin: bool) -> bool {
+        let on_trial = self.trial.vote.is_some();
+        let held = self.holds_fin(cx, now);
+        if held && fin && !on_trial {
+            cx.note_end(now, self.service, self.original().machine);
+        }
+        held
+    }
+
     /// The original has said FIN (now or before): whether it is to be held. If not, it passes from now on.
     pub fn holds_fin(&mut self, cx: &mut Context, now: Micros) -> bool {
         if self.original().fin.is_none() || self.fin.is_some() {
@@ -115,8 +126,12 @@ impl Flow {
 
     /// The original has reset the connection: whether that is to be held. If so, the original takes no part in the flow any more.
     pub fn holds_reset(&mut self, cx: &mut Context, now: Micros) -> bool {
+        let on_trial = self.trial.vote.is_some();
         if self.state != FlowState::Open || !self.opens(cx, now, true) {
             return false;
+        }
+        if !on_trial {
+            cx.note_end(now, self.service, self.original().machine);
         }
         let original = self.original;
         self.drop_leg(original, &mut cx.budget);
@@ -142,7 +157,6 @@ impl Flow {
         if self.trial.wake().vote.replace(vote).is_none() {
             cx.stats.count(Counter::VotesOpened);
             self.trial.wake().said = self.legs.iter().map(|l| l.sent.max(1)).collect();
-            cx.note_end(now, self.service, self.original().machine);
         }
         if ruling == Ruling::Confirmed {
             self.take_vote();

@@ -95,6 +95,8 @@ pub struct Host {
     pub hung: bool,
     /// Every SYN of each peer.
     opened: Vec<(IpEndpoint, u32)>,
+    /// When an application last read, wrote or closed anything.
+    pub worked_at: Micros,
 }
 
 impl Host {
@@ -145,6 +147,7 @@ impl Host {
             quirks: Quirks::default(),
             hung: false,
             opened: Vec::new(),
+            worked_at: 0,
         };
         host.keep_listening();
         host
@@ -252,6 +255,7 @@ impl Host {
             if !busy {
                 return Ok(());
             }
+            self.worked_at = now;
         }
     }
 

@@ -133,3 +133,29 @@ fn an_end_counts_once_and_not_where_a_replica_says_the_same() {
     t.machine(0, fin);
     assert!(!is_crashing(&t), "said again");
 }
+
+#[test]
+fn an_end_that_was_said_as_a_replica_is_no_news_when_it_takes_over() {
+    let mut t = Talk::established(3);
+    let heir = machine_ref(1);
+    for _ in 0..15 {
+        t.engine.cx.note_end(t.now, heir.service, heir.machine);
+    }
+    // Its service was started anew long ago, when it was a replica, and its kernel said so.
+    t.client(words(1, 1, b"GET\n"));
+    for i in [0, 1, 2] {
+        t.machine(i, words(1, 5, b"42\n"));
+    }
+    t.machine(
+        1,
+        Say {
+            flags: FIN,
+            ..ack(4, 5)
+        },
+    );
+    t.client(ack(5, 4));
+    assert_eq!(t.engine.command(t.now, Command::Failover { to: heir }).switched, 1);
+    t.poll();
+    assert_eq!(t.engine.stats().get(Counter::VotesOpened), 1, "the others go on");
+    assert!(!t.engine.cx.is_crashing(t.now, heir.service, heir.machine));
+}

@@ -39,6 +39,9 @@ impl Observer {
                 flow.original = None;
                 flow.heirs.retain(|heir| *heir != m);
                 flow.takeovers += 1;
+            } else if flow.original.is_none() {
+                // A failover may have made it the original without a word of its own to the client.
+                flow.takeovers += 1;
             }
         }
     }

@@ -65,6 +65,7 @@ impl<G: Gateway> World<G> {
                 self.note_lost(host, &packet);
             }
         }
+        self.worked_at = self.worked_at.max(self.hosts[host].worked_at);
         self.set_host_timer(host);
         if host >= self.machines() {
             self.watch_client(host);

@@ -32,10 +32,13 @@ use crate::scenario::{Scenario, When, client_addr};
 use crate::script::Script;
 use crate::trace::Trace;
 
-/// After the network is healed, all must be over within this time, and so many times `replica_timeout`: ten for a replica that trails (R15), ten
-/// for an end that nobody can confirm (R11).
+/// After the network is healed, an application must do something within this time, and so many times `replica_timeout`, until all is over: ten for
+/// a replica that trails (R15), ten for an end that nobody can confirm (R11). These stacks wait up to ten seconds before they send again what
+/// was lost, and may send but one segment then.
 const PATIENCE: Micros = 120 * SECOND;
 const TIMEOUTS: Micros = 20;
+/// So many times as long may the whole take.
+const IN_ALL: Micros = 10;
 /// More events than this are a storm of packets.
 const MAX_EVENTS: u64 = 300_000;
 /// How often the slow checks are made.
@@ -92,6 +95,8 @@ pub struct World<G> {
     number: u64,
     host_timer: Vec<Timer>,
     engine_timer: Timer,
+    /// When an application last did something.
+    worked_at: Micros,
     connected: Vec<bool>,
     done: Vec<bool>,
     excused: Vec<bool>,
@@ -158,6 +163,7 @@ impl<G: Gateway> World<G> {
             number: 0,
             host_timer: vec![Timer::default(); n],
             engine_timer: Timer::default(),
+            worked_at: 0,
             connected: vec![false; scripts.len()],
             done: vec![false; scripts.len()],
             excused: vec![false; scripts.len()],
@@ -200,7 +206,7 @@ impl<G: Gateway> World<G> {
     /// Runs to the end.
     pub fn run(&mut self) -> Result<Summary, Violation> {
         let patience = PATIENCE + TIMEOUTS * self.scenario.service.replica_timeout;
-        let limit = self.scenario.heal + patience;
+        let limit = self.scenario.heal + IN_ALL * patience;
         let mut healed = false;
         let mut events = 0;
         self.engine_rest()?;
@@ -250,10 +256,11 @@ impl<G: Gateway> World<G> {
             events += 1;
             ensure!(events < MAX_EVENTS, "storm", "{events} events and no end");
             ensure!(
-                self.now < limit,
+                self.now < limit.min(self.worked_at.max(self.scenario.heal) + patience),
                 "stuck",
-                "not over {} s after the network was healed",
-                patience / SECOND
+                "not over {} s after the network was healed, and nothing done for {} s",
+                (self.now - self.scenario.heal) / SECOND,
+                (self.now - self.worked_at) / SECOND
             );
         }
         unreachable!("there is always another tick")
