@@ -471,7 +471,10 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
 fn seeds_that_failed_since_hangs_are_judged_are_clean() {
     let seeds = [
         (140_204_923, "an end of long ago, told when its machine takes over"),
-        (140_132_616, "a failover to a machine that says nothing before it is down"),
+        (
+            140_132_616,
+            "a failover to a machine that says nothing before it is down",
+        ),
         (140_115_520, "one segment in ten seconds"),
         (140_490_351, "the same of two machines"),
     ];

@@ -35,7 +35,8 @@ const FRESH_SERVICES: u64 = 10;
 
 /// What a reader must not conclude.
 pub const NOT_SHOWN: &str = "One engine host; its rules stay loaded while it is down, and the host itself lives. A client that only receives \
-says nothing and is told nothing until it speaks: here each silent client speaks as soon as the new engine is ready.";
+says nothing and is told nothing until it speaks; nor does one whose whole question was acknowledged before the engine died: here each silent client \
+speaks as soon as the new engine is ready.";
 
 /// One death.
 #[derive(Clone, Debug, Default)]
@@ -133,7 +134,7 @@ fn one(cluster: &Cluster, mut engine: Engine, number: u64, load: Duration, down:
         let talk = Client::connect(psc, PATIENCE).and_then(|mut client| client.talk(number, 5, |_| ()));
         (talk, Instant::now())
     });
-    flows.speak();
+    flows.speak(client);
     for (name, ended) in flows.join() {
         match ended {
             Ok((error, at)) if error.kind() == ErrorKind::ConnectionReset || error.kind() == ErrorKind::BrokenPipe => {
@@ -211,7 +212,7 @@ type End = Result<(io::Error, Instant), ()>;
 /// The connections of one engine's life.
 struct Flows {
     threads: Vec<(String, std::thread::JoinHandle<End>)>,
-    /// Those that would not say anything, and what makes them speak.
+    /// Those that may have nothing to say, and what makes them speak.
     silent: Vec<TcpStream>,
     ports: Vec<u16>,
 }
@@ -273,6 +274,7 @@ impl Flows {
                 .enter(|| Client::connect(psc, PATIENCE))
                 .expect("connect through the engine that is to die");
             flows.ports.push(talker.local_port());
+            flows.silent.push(talker.handle().expect("dup"));
             flows.start(client, format!("dialogue {i}"), move || {
                 talker.talk(number * DIALOGUES + i, u64::MAX, note)
             });
@@ -291,9 +293,10 @@ impl Flows {
         self.threads.push((name, thread));
     }
 
-    /// Makes the silent ones say something: their FIN.
-    fn speak(&self) {
-        for stream in &self.silent {
+    /// Makes the silent ones say something: their FIN. A client with something unacknowledged speaks by itself, by its retransmissions.
+    fn speak(&self, client: &Host) {
+        let is_silent = |stream: &&TcpStream| counters::unacknowledged(client, port(stream)) == Some(0);
+        for stream in self.silent.iter().filter(is_silent) {
             let _ = stream.shutdown(Shutdown::Write);
         }
     }

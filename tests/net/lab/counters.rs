@@ -42,6 +42,20 @@ fn packets(host: &Host, table: &str, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("no packet count in {text:?}"))
 }
 
+/// Bytes that the connection from a port of the host has sent and nobody has acknowledged, as `/proc/net/tcp` has them; `None` if there is no such
+/// connection. IPv4.
+pub fn unacknowledged(host: &Host, port: u16) -> Option<u64> {
+    let text = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/tcp").expect("read connections"));
+    // The fields: number, local and remote address:port, state, length of the send queue:that of the receive queue, all in hexadecimal.
+    let local = format!(":{port:04X}");
+    text.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().filter(|field| field.ends_with(&local))?;
+        let queues = fields.nth(2)?;
+        u64::from_str_radix(queues.split(':').next()?, 16).ok()
+    })
+}
+
 /// A counter of `/proc/net/snmp` or `/proc/net/netstat`, for example `("Tcp", "RetransSegs")`.
 pub fn snmp(host: &Host, group: &str, name: &str) -> u64 {
     let text = host.enter(|| {

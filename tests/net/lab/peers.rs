@@ -383,6 +383,11 @@ impl Client {
         Ok(self)
     }
 
+    /// The connection itself, as a second handle.
+    pub fn handle(&self) -> io::Result<TcpStream> {
+        self.stream.stream.try_clone()
+    }
+
     /// The port that it uses.
     pub fn local_port(&self) -> u16 {
         self.stream.stream.local_addr().map_or(0, |addr| addr.port())
