@@ -34,6 +34,12 @@ fn is_closed(room: Pos, largest: Pos, mss: Pos) -> bool {
     room < mss.min(largest / 2)
 }
 
+/// How much of the client's stream a machine's service has read at least, as its windows tell: what it has made room for, without the largest
+/// room that it has ever had. A larger buffer is none of its service's work.
+fn read_by_service(leg: &Leg) -> Pos {
+    leg.sender.edge() - leg.largest_window
+}
+
 /// What a replica's service has said, as evidence against an original that has not. A FIN is no word, for kernels say it, too, of services that crash
 /// or are started anew; but for the answer to the client's own FIN, at `end`.
 fn said_of_itself(leg: &Leg, end: Option<Pos>) -> Pos {
@@ -102,20 +108,26 @@ impl Flow {
     }
 
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
-    /// has room for it; or it still takes what the client wants to send, and the original does not. What was fed past
+    /// has room for it; or it has read on, and still takes what the client wants to send, and the original does not. What was fed past
     /// causality (R23), or is not fit otherwise, is no measure.
     pub(super) fn is_outdone(&self) -> bool {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
-        if self.state != FlowState::Open || !original.is_open() || self.trial.vote.is_some() {
+        // Who has said FIN, and was believed (R11), has nothing more to say.
+        let ended = original.fin.is_some() || self.trial.vote.is_some();
+        if self.state != FlowState::Open || !original.is_open() || ended {
             return false;
         }
-        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
+        // Who has said FIN, and was believed (R11), has nothing more to say.
+        let mute =
+            original.fin.is_none() && !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
         let room = original.sender.edge() - self.client.max;
         let deaf = is_closed(room, original.largest_window, mss);
+        // Half of what a full buffer holds is more than stacks differ by, which grow their windows each at its own time.
+        let unread = read_by_service(original) + original.largest_window / 2;
+        let takes = |l: &Leg| l.sender.edge() > original.sender.edge() && read_by_service(l) > unread;
         let end = self.buffer.fin();
         self.legs.iter().enumerate().any(|(i, l)| {
-            let further =
-                (mute && said_of_itself(l, end) > original.sent) || (deaf && l.sender.edge() > original.sender.edge());
+            let further = (mute && said_of_itself(l, end) > original.sent) || (deaf && takes(l));
             i != self.original && self.is_fit(l) && !l.unbound && further
         })
     }

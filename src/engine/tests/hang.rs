@@ -193,3 +193,43 @@ fn a_small_window_is_no_closed_one() {
     t.wait(500 * MS);
     assert_eq!(hangs(&mut t), 0, "nobody has anything to say");
 }
+
+/// Windows without a scale: a page of 1,000 bytes fills the original's buffer, and an eighth of the replica's. Neither service reads.
+#[test]
+fn a_larger_buffer_is_no_sign_of_a_service_that_reads() {
+    let mut spec = spec(2);
+    spec.services[0].detect.hang = Some(HANG);
+    for (read_by_replica, expected) in [(0, 0), (1_000, 1)] {
+        let mut t = Talk::with(spec.clone(), false);
+        t.shake_hands(2);
+        let room = |window| Say { window, ..ack(1, 1) };
+        t.machine(1, room(8_000));
+        let page = vec![b'x'; 990];
+        t.client(words(1, 1, &page));
+        let taken = |window| Say { window, ..ack(1, 991) };
+        t.machine(0, taken(10));
+        t.machine(1, taken(7_010 + read_by_replica));
+        t.wait(60 * MS);
+        assert_eq!(hangs(&mut t), expected, "{read_by_replica}");
+    }
+}
+
+#[test]
+fn an_original_that_has_said_its_last_word_does_not_hang() {
+    let mut t = watched_with(2, |service| {
+        service.detect.vote = 0;
+        service.diverge = DivergePolicy::Off;
+    });
+    ask(&mut t, 2);
+    t.machine(
+        0,
+        Say {
+            flags: Flags::FIN,
+            ..words(1, 5, b"42\n")
+        },
+    );
+    t.client(ack(5, 5));
+    t.machine(1, words(1, 5, b"42\n43\n"));
+    t.wait(500 * MS);
+    assert_eq!(hangs(&mut t), 0, "its end was believed");
+}

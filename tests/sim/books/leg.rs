@@ -75,6 +75,11 @@ impl Leg {
         self.sent - u64::from(self.fin == Some(self.sent) && !answers)
     }
 
+    /// How much its service has read at least: what it has made room for, without the largest room that it has ever had.
+    pub fn read(&self) -> u64 {
+        self.edge.saturating_sub(self.largest)
+    }
+
     /// Whether its machine has acknowledged everything that its window takes: the engine can give it no more (R3).
     pub fn is_full(&self) -> bool {
         self.isn.is_some() && self.acked == self.edge

@@ -60,7 +60,9 @@ impl Observer {
             let stuck = |leg: &Leg| {
                 // A window that takes half of what it has ever taken is open (RFC 9293 section 3.8.6.2.2).
                 let closed = leg.edge.saturating_sub(flow.sent) < leg.largest.div_ceil(2);
-                let deaf = closed && others(flow, m).any(|l| l.edge > leg.edge);
+                // A larger buffer is no work of a service's: it must have read more, too.
+                let reads = |l: &Leg| l.edge > leg.edge && l.read() > leg.read();
+                let deaf = closed && leg.fin.is_none() && others(flow, m).any(reads);
                 (is_outdone(flow, m, leg) && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
             };
             may_be_original(flow, m) && flow.legs[m].as_ref().is_some_and(stuck)
@@ -77,7 +79,7 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
     others.filter_map(|(_, l)| l.as_ref()).filter(|l| l.counts())
 }
 
-/// Whether another's service has said more.
+/// Whether another's service has said more, and its own has not ended.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
-    others(flow, m).any(|l| l.words(flow.fin) > leg.sent)
+    leg.fin.is_none() && others(flow, m).any(|l| l.words(flow.fin) > leg.sent)
 }

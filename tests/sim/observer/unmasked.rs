@@ -122,7 +122,9 @@ impl Observer {
     /// R14: whether machine `m` at worst hangs, which is seen where a machine that does not has more to say than an end of its own accord.
     fn sees_hang(&self, flow: &Flow, m: usize) -> bool {
         let ended = self.state[m].died_at.is_some_and(|at| at >= flow.started_at);
-        let all_said = flow.fin.is_none() && flow.legs[m].as_ref().is_some_and(|leg| leg.sent + 1 >= flow.whole);
+        let all_said = flow.legs[m]
+            .as_ref()
+            .is_some_and(|leg| leg.fin.is_some() || (flow.fin.is_none() && leg.sent + 1 >= flow.whole));
         self.judges_hangs && !ended && !all_said && (0..self.state.len()).any(|i| self.could_carry(i, flow))
     }
 
