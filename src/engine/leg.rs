@@ -193,6 +193,11 @@ impl Leg {
         self.sender.settle();
         self.waits.settle();
     }
+    /// None of its output is kept (R9): the cache's memory can be given back.
+    #[must_use]
+    pub fn keeps_nothing(&self) -> bool {
+        self.cache.base() == self.cache.next() && !self.cache.has_islands()
+    }
     /// Whether [`Leg::rest`] would give memory back.
     #[must_use]
     pub fn can_rest(&self) -> bool {

@@ -83,8 +83,9 @@ impl Flow {
             let since = leg.waits.holding_since.or(Some(now));
             leg.set_holding(since.filter(|_| holds && !excused));
         }
-        // Where it has reset the connection, it is not silence that is held against it.
-        ahead &= self.original().counts();
+        // Where it has reset the connection, it is not silence that is held against it. And where nobody has said anything for long, be it because
+        // a replica's answers are longer for ever (R17), nobody is in need of a verdict: the flow sleeps until somebody speaks.
+        ahead &= self.original().counts() && now < self.seen_at + cx.spec.limits.park_after;
         if self.behind_since.is_none() {
             self.cleared = 0;
         }
@@ -240,7 +241,7 @@ impl Flow {
     }
 
     fn can_shrink(&self) -> bool {
-        let leg = |leg: &Leg| leg.cache.capacity() > 0 || leg.can_rest();
+        let leg = |leg: &Leg| (leg.cache.capacity() > 0 && leg.keeps_nothing()) || leg.can_rest();
         let compared = self.compare.as_ref().is_some_and(|compare| compare.capacity() > 0);
         let blocks = self.blocks.is_awake() && self.blocks.is_empty();
         let tried = self.trial.is_awake() && self.trial.vote.is_none() && self.trial.stuck.is_none();
@@ -258,7 +259,7 @@ impl Flow {
         self.buffer.shrink(&mut cx.budget);
         self.rest_comparison(cx);
         for leg in &mut self.legs {
-            if leg.cache.base() == leg.cache.next() && !leg.cache.has_islands() {
+            if leg.keeps_nothing() {
                 leg.cache.release(&mut cx.budget);
             }
             leg.rest();

@@ -198,3 +198,29 @@ fn those_that_nobody_can_take_over_are_reset_at_once() {
     t.poll();
     assert!(t.client_heard().iter().any(|h| h.flags.contains(Flags::RST)));
 }
+
+#[test]
+fn a_flow_in_which_a_replica_is_ahead_for_ever_sleeps() {
+    for policy in [DivergePolicy::Warn, DivergePolicy::Ineligible, DivergePolicy::Off] {
+        let mut spec = spec(2);
+        spec.services[0].diverge = policy;
+        let mut t = Talk::with(spec, true);
+        t.shake_hands(2);
+        t.client(words(1, 1, b"GET\n"));
+        t.machine(0, words(1, 5, b"41\n"));
+        // Its answer is longer than the original's, which has said all that it has to say.
+        t.machine(1, words(1, 5, b"no 42\n"));
+        t.client(ack(5, 4));
+        t.wait(5 * SECOND);
+        let next = t.engine.next_deadline();
+        assert!(next.is_none_or(|at| at > t.now + 20 * SECOND), "{policy:?}: {next:?}");
+        // What is asked later is watched as ever.
+        while t.engine.take_event().is_some() {}
+        t.client(words(5, 4, b"GET\n"));
+        t.machine(1, ack(7, 9));
+        t.wait(10 * MS);
+        let (machine, reason) = (machine_ref(0), Reason::Silence);
+        let suspicion = Event::Suspect { machine, reason };
+        assert_eq!(t.engine.take_event(), Some(suspicion), "{policy:?}");
+    }
+}
