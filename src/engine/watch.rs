@@ -118,19 +118,19 @@ impl Flow {
         if self.state != FlowState::Open || !original.is_open() || ended {
             return false;
         }
-        // Who has said FIN, and was believed (R11), has nothing more to say.
-        let mute =
-            original.fin.is_none() && !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
+        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
         let room = original.sender.edge() - self.client.max;
         let deaf = is_closed(room, original.largest_window, mss);
         // Half of what a full buffer holds is more than stacks differ by, which grow their windows each at its own time.
         let unread = read_by_service(original) + original.largest_window / 2;
         let takes = |l: &Leg| l.sender.edge() > original.sender.edge() && read_by_service(l) > unread;
-        let end = self.buffer.fin();
-        self.legs.iter().enumerate().any(|(i, l)| {
-            let further = (mute && said_of_itself(l, end) > original.sent) || (deaf && takes(l));
-            i != self.original && self.is_fit(l) && !l.unbound && further
-        })
+        let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
+        let witnesses = || others().map(|(_, l)| l).filter(|l| self.is_fit(l) && !l.unbound);
+        let says_more = |l: &Leg| words_end(l.sent, l.fin) > original.sent;
+        let answers = |l: &Leg| said_of_itself(l, self.buffer.fin()) > original.sent;
+        // One that ends alone may have been killed while all others still work on the client's last request (R17: the majority is right).
+        let all_answer = || witnesses().any(answers) && witnesses().all(|l| answers(l) || l.trails);
+        witnesses().any(|l| (mute && says_more(l)) || (deaf && takes(l))) || (mute && all_answer())
     }
 
     fn silence(&self, cx: &Context) -> Micros {

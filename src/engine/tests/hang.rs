@@ -233,3 +233,23 @@ fn an_original_that_has_said_its_last_word_does_not_hang() {
     t.wait(500 * MS);
     assert_eq!(hangs(&mut t), 0, "its end was believed");
 }
+
+#[test]
+fn the_end_of_one_replica_alone_is_no_answer_to_the_clients() {
+    // The client has asked, and will say no more. While all compute, a replica's service is started anew: its kernel ends the connection.
+    let mut t = watched(3);
+    let fin = |say| Say {
+        flags: Flags::FIN,
+        ..say
+    };
+    t.client(fin(words(1, 1, b"GET\n")));
+    for i in 0..3 {
+        t.machine(i, ack(1, 6));
+    }
+    t.machine(1, fin(ack(1, 6)));
+    t.wait(500 * MS);
+    assert_eq!(hangs(&mut t), 0, "two of three say otherwise");
+    t.machine(2, fin(ack(1, 6)));
+    t.wait(60 * MS);
+    assert_eq!(hangs(&mut t), 1, "two of three say so");
+}
