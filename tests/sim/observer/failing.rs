@@ -63,7 +63,9 @@ impl Observer {
                 // A larger buffer is no work of a service's: it must have read more, too.
                 let reads = |l: &Leg| l.edge > leg.edge && l.read() > leg.read();
                 let deaf = closed && leg.fin.is_none() && others(flow, m).any(reads);
-                (is_outdone(flow, m, leg) && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
+                // A client that does not read is none of its faults.
+                let mute = flow.edge > leg.sent && is_outdone(flow, m, leg);
+                (mute && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
             };
             may_be_original(flow, m) && flow.legs[m].as_ref().is_some_and(stuck)
         })
