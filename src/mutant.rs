@@ -75,6 +75,10 @@ listed_enum! {
         LeavesUnproven,
         /// R14: half of `hang` is enough.
         HangsTooSoon,
+        /// R14: a larger buffer is taken for a service that reads.
+        BufferReads,
+        /// R14: a client that does not read is no excuse.
+        UnreadHangs,
         /// A refused connection is passed on although another machine may accept it.
         RefusalPassed,
     }

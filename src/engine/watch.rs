@@ -118,12 +118,16 @@ impl Flow {
         if self.state != FlowState::Open || !original.is_open() || ended {
             return false;
         }
-        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss);
+        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss)
+            || mutant::is(Mutation::UnreadHangs);
         let room = original.sender.edge() - self.client.max;
         let deaf = is_closed(room, original.largest_window, mss);
         // Half of what a full buffer holds is more than stacks differ by, which grow their windows each at its own time.
         let unread = read_by_service(original) + original.largest_window / 2;
-        let takes = |l: &Leg| l.sender.edge() > original.sender.edge() && read_by_service(l) > unread;
+        let takes = |l: &Leg| {
+            l.sender.edge() > original.sender.edge()
+                && (read_by_service(l) > unread || mutant::is(Mutation::BufferReads))
+        };
         let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
         let witnesses = || others().map(|(_, l)| l).filter(|l| self.is_fit(l) && !l.unbound);
         let says_more = |l: &Leg| words_end(l.sent, l.fin) > original.sent;
