@@ -18,6 +18,7 @@ mod from_machine;
 mod gate;
 mod handover;
 mod handshake;
+mod hang;
 mod leg;
 pub mod outbox;
 mod pack;

@@ -11,7 +11,6 @@ use super::pos::{Pos, words_end};
 use super::sender::Expiry;
 use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
-use crate::mutant::{self, Mutation};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
 const ASK_FLOOR: Micros = 5 * MILLISECOND;
@@ -30,30 +29,19 @@ fn asks_at(leg: &Leg, since: Micros) -> Micros {
 
 /// Closed is a window that takes neither a segment nor half of what it has ever taken (RFC 9293 section 3.8.6.2.2): jumbo frames may be larger
 /// than a window is.
-fn is_closed(room: Pos, largest: Pos, mss: Pos) -> bool {
+pub(super) fn is_closed(room: Pos, largest: Pos, mss: Pos) -> bool {
     room < mss.min(largest / 2)
-}
-
-/// How much of the client's stream a machine's service has read at least, as its windows tell: what it has made room for, without the largest
-/// room that it has ever had. A larger buffer is none of its service's work.
-fn read_by_service(leg: &Leg) -> Pos {
-    leg.sender.edge() - leg.largest_window
 }
 
 /// What a replica's service has said, as evidence against an original that has not. A FIN is no word, for kernels say it, too, of services that crash
 /// or are started anew; but for the answer to the client's own FIN, at `end`.
-fn said_of_itself(leg: &Leg, end: Option<Pos>) -> Pos {
+pub(super) fn said_of_itself(leg: &Leg, end: Option<Pos>) -> Pos {
     let answers = end.is_some_and(|end| leg.acked() > end);
     if answers {
         leg.sent
     } else {
         words_end(leg.sent, leg.fin)
     }
-}
-
-/// How far an original's service has come: what it has said, and what it has made room for. Neither ever goes back.
-fn original_progress(leg: &Leg) -> Pos {
-    leg.sent + leg.sender.edge()
 }
 
 impl Flow {
@@ -93,48 +81,6 @@ impl Flow {
         if cx.service(self.service).detect.hang.is_some() {
             self.watch_progress(now);
         }
-    }
-
-    /// R14, `hang`: takes note of since when the original's service has stood still while a replica's has gone on.
-    fn watch_progress(&mut self, now: Micros) {
-        let reached = original_progress(self.original());
-        let stuck = match self.trial.stuck {
-            _ if !self.is_outdone() => None,
-            Some((since, at)) if at == reached => Some((since, at)),
-            _ => Some((now, reached)),
-        };
-        if stuck != self.trial.stuck {
-            self.trial.wake().stuck = stuck;
-        }
-    }
-
-    /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
-    /// has room for it; or it has read on, and still takes what the client wants to send, and the original does not. What was fed past
-    /// causality (R23), or is not fit otherwise, is no measure.
-    pub(super) fn is_outdone(&self) -> bool {
-        let (original, mss) = (self.original(), Pos::from(self.promise.mss));
-        // Who has said FIN, and was believed (R11), has nothing more to say.
-        let ended = original.fin.is_some() || self.trial.vote.is_some();
-        if self.state != FlowState::Open || !original.is_open() || ended {
-            return false;
-        }
-        let mute = !is_closed(self.client.edge - original.sent, self.client.largest_window, mss)
-            || mutant::is(Mutation::UnreadHangs);
-        let room = original.sender.edge() - self.client.max;
-        let deaf = is_closed(room, original.largest_window, mss);
-        // Half of what a full buffer holds is more than stacks differ by, which grow their windows each at its own time.
-        let unread = read_by_service(original) + original.largest_window / 2;
-        let takes = |l: &Leg| {
-            l.sender.edge() > original.sender.edge()
-                && (read_by_service(l) > unread || mutant::is(Mutation::BufferReads))
-        };
-        let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
-        let witnesses = || others().map(|(_, l)| l).filter(|l| self.is_fit(l) && !l.unbound);
-        let says_more = |l: &Leg| words_end(l.sent, l.fin) > original.sent;
-        let answers = |l: &Leg| said_of_itself(l, self.buffer.fin()) > original.sent;
-        // One that ends alone may have been killed while all others still work on the client's last request (R17: the majority is right).
-        let all_answer = || witnesses().any(answers) && witnesses().all(|l| answers(l) || l.trails);
-        witnesses().any(|l| (mute && says_more(l)) || (deaf && takes(l))) || (mute && all_answer())
     }
 
     fn silence(&self, cx: &Context) -> Micros {
@@ -250,13 +196,6 @@ impl Flow {
         let blocks = self.blocks.is_awake() && self.blocks.is_empty();
         let tried = self.trial.is_awake() && self.trial.vote.is_none() && self.trial.stuck.is_none();
         compared || blocks || tried || self.buffer.can_shrink() || self.legs.iter().any(leg)
-    }
-
-    fn hang_at(&self, cx: &Context) -> Option<Micros> {
-        let (since, _) = self.trial.stuck?;
-        let hang = cx.service(self.service).detect.hang?;
-        let parts = if mutant::is(Mutation::HangsTooSoon) { 2 } else { 1 };
-        Some(since + hang / parts)
     }
 
     fn shrink(&mut self, cx: &mut Context) {

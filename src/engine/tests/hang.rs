@@ -162,17 +162,25 @@ fn an_answer_that_has_waited_in_the_queue_while_the_engine_was_not_scheduled_cou
 }
 
 #[test]
-fn a_service_that_does_not_answer_the_clients_end_while_a_replicas_does_hangs() {
-    let mut t = watched(2);
-    let fin = |ack| Say {
-        flags: Flags::FIN,
-        ..ack
-    };
-    t.client(fin(ack(1, 1)));
-    t.machine(0, ack(1, 2));
-    t.machine(1, fin(ack(1, 2)));
-    t.wait(60 * MS);
-    assert_eq!(hangs(&mut t), 1);
+fn a_service_that_does_not_answer_the_clients_end_while_all_replicas_do_hangs() {
+    for (machines, expected) in [(2, 0), (3, 1)] {
+        let mut t = watched(machines);
+        let fin = |ack| Say {
+            flags: Flags::FIN,
+            ..ack
+        };
+        t.client(fin(ack(1, 1)));
+        t.machine(0, ack(1, 2));
+        for i in 1..machines {
+            t.machine(i, fin(ack(1, 2)));
+        }
+        t.wait(60 * MS);
+        assert_eq!(
+            hangs(&mut t),
+            expected,
+            "a single one may have been killed; {machines} machines"
+        );
+    }
 }
 
 #[test]

@@ -122,8 +122,11 @@ impl Observer {
     /// R14: whether machine `m` at worst hangs, which is seen where a machine that does not has more to say than an end of its own accord.
     fn sees_hang(&self, flow: &Flow, m: usize) -> bool {
         let ended = self.state[m].died_at.is_some_and(|at| at >= flow.started_at);
-        // Nor does an end say anything, be it an answer to the client's, where another that could answer it may be silent for ever.
-        let ends_count = flow.fin.is_some() && !(0..self.state.len()).any(|i| i != m && self.state[i].failed(flow));
+        // Nor does an end say anything, be it an answer to the client's, where another that could answer it may be silent for ever, or where there is
+        // but one other.
+        let others = || (0..self.state.len()).filter(|i| *i != m);
+        let able = others().filter(|i| self.could_carry(*i, flow)).count();
+        let ends_count = flow.fin.is_some() && able > 1 && !others().any(|i| self.state[i].failed(flow));
         let all_said = |leg: &Leg| leg.fin.is_some() || (!ends_count && leg.sent + 1 >= flow.whole);
         let all_said = flow.legs[m].as_ref().is_some_and(all_said);
         self.judges_hangs && !ended && !all_said && (0..self.state.len()).any(|i| self.could_carry(i, flow))
