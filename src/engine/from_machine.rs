@@ -198,6 +198,9 @@ impl Flow {
             return Verdict::Drop(DropReason::Replica);
         }
         self.behind_since = None;
+        if cx.service(self.service).detect.hang.is_some() {
+            self.ask_who_reads();
+        }
         if seg.end > sent && p.payload_len() > 0 {
             cx.note_word(self.service, self.original().machine);
         }

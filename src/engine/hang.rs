@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::Leg;
+use super::leg::{Leg, Mode};
 use super::pos::{Pos, words_end};
 use super::spec::Micros;
 use super::watch::{is_closed, said_of_itself};
@@ -19,7 +19,27 @@ fn original_progress(leg: &Leg) -> Pos {
     leg.sent + leg.sender.edge()
 }
 
+/// More than that an original's service has hardly read. Half of what a full buffer holds is more than stacks differ by, which grow their windows each
+/// at its own time.
+fn most_read(original: &Leg) -> Pos {
+    read_by_service(original) + original.largest_window / 2
+}
+
 impl Flow {
+    /// The original has said that its window is closed. A replica whose window is large says nothing when its service reads on (RFC 9293 section
+    /// 3.8.6.2.2): so those are asked of which it is not known.
+    pub(super) fn ask_who_reads(&mut self) {
+        let (original, mss) = (self.original(), Pos::from(self.promise.mss));
+        let (edge, unread) = (original.sender.edge(), most_read(original));
+        if self.state != FlowState::Open || !is_closed(edge - self.client.max, original.largest_window, mss) {
+            return;
+        }
+        for leg in &mut self.legs {
+            let open = leg.is_open() && leg.mode == Mode::Relayed && leg.sender.edge() > edge;
+            leg.probe_due |= open && read_by_service(leg) <= unread;
+        }
+    }
+
     /// R14, `hang`: takes note of since when the original's service has stood still while a replica's has gone on.
     pub(super) fn watch_progress(&mut self, now: Micros) {
         let reached = original_progress(self.original());
@@ -47,8 +67,7 @@ impl Flow {
             || mutant::is(Mutation::UnreadHangs);
         let room = original.sender.edge() - self.client.max;
         let deaf = is_closed(room, original.largest_window, mss);
-        // Half of what a full buffer holds is more than stacks differ by, which grow their windows each at its own time.
-        let unread = read_by_service(original) + original.largest_window / 2;
+        let unread = most_read(original);
         let takes = |l: &Leg| {
             l.sender.edge() > original.sender.edge()
                 && (read_by_service(l) > unread || mutant::is(Mutation::BufferReads))

@@ -477,6 +477,8 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         ),
         (140_115_520, "one segment in ten seconds"),
         (140_490_351, "the same of two machines"),
+        (142_003_475, "a replica that reads on, and has no reason to say so"),
+        (142_015_613, "a service that dies while the engine sleeps"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

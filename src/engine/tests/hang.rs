@@ -261,3 +261,47 @@ fn the_end_of_one_replica_alone_is_no_answer_to_the_clients() {
     t.wait(60 * MS);
     assert_eq!(hangs(&mut t), 1, "two of three say so");
 }
+
+#[test]
+fn a_replica_with_a_large_buffer_is_asked_whether_its_service_reads() {
+    let mut spec = spec(2);
+    spec.services[0].detect.hang = Some(HANG);
+    let mut t = Talk::with(spec, false);
+    t.shake_hands(2);
+    t.machine(
+        1,
+        Say {
+            window: 30_000,
+            ..ack(1, 1)
+        },
+    );
+    let page = vec![b'x'; 990];
+    t.client(words(1, 1, &page));
+    t.machine(
+        1,
+        Say {
+            window: 29_010,
+            ..ack(1, 991)
+        },
+    );
+    t.hush();
+    t.machine(
+        0,
+        Say {
+            window: 10,
+            ..ack(1, 991)
+        },
+    );
+    let asked = t.machine_heard(1);
+    assert!(asked.iter().any(|h| h.data.is_empty() && h.at < 991), "{asked:?}");
+    // Its service had read the page at once; its stack had no reason to say so.
+    t.machine(
+        1,
+        Say {
+            window: 30_000,
+            ..ack(1, 991)
+        },
+    );
+    t.wait(60 * MS);
+    assert_eq!(hangs(&mut t), 1);
+}
