@@ -7,7 +7,7 @@
 //! Every line goes into `bench-results/failover-<date>-<commit>.jsonl`; the tables (`.md`) and the plot (`.svg`) beside it are made anew of all lines of
 //! the day and commit, so that several short runs make one record. `PICTURE=file` draws one takeover as a time line instead, and records nothing.
 //!
-//! The last line is `failover: runs=… lost=… reset=… false=… switch_p99_us=… gap_p99_ms=…`, over the whole record; the exit code
+//! The last line is `failover: runs=… lost=… reset=… false=… switch_p99_us=… gap_p99_ms=… hung_gap_p99_ms=…`, over the whole record; the exit code
 //! is 0 only if nothing was lost, reset, taken over without need, or not noticed.
 
 #[allow(
