@@ -222,8 +222,12 @@ impl Detector {
         }
     }
 
-    /// The machine was declared dead, evicted or disabled elsewhere: it is no longer watched.
+    /// The machine was declared dead, evicted or disabled elsewhere: it is no longer watched. Who is said to hang may have been measured by it: the
+    /// flows say it again if others show it, too.
     pub fn handle_down(&mut self, machine: MachineRef) {
+        for other in self.watches.iter_mut().filter(|w| w.machine.service == machine.service) {
+            other.service.take_hang();
+        }
         if let Some(watch) = self.watch(machine) {
             watch.down = true;
             watch.burst = None;

@@ -235,13 +235,14 @@ impl Flow {
     pub fn moves_on(&mut self, m: usize) {
         if self.original.is_some_and(|original| original != m) && self.original_has_ended() {
             self.original = Some(m);
-            let ended: Vec<usize> = self
-                .heirs
-                .iter()
-                .copied()
-                .filter(|heir| self.has_ended(*heir))
-                .collect();
-            self.heirs.retain(|heir| *heir != m && !ended.contains(heir));
+            if let Some(at) = self.heirs.iter().position(|heir| *heir == m) {
+                // It may have moved there by plan, and what was planned after that is still to come.
+                self.heirs.drain(..=at);
+            } else {
+                let legs = &self.legs;
+                self.heirs
+                    .retain(|heir| !legs[*heir].as_ref().is_some_and(Leg::has_ended));
+            }
             self.takeovers += 1;
         }
     }

@@ -369,3 +369,24 @@ fn whether_the_others_accept_is_asked_until_one_has_answered() {
         })
     ));
 }
+
+#[test]
+fn who_is_measured_by_a_machine_that_hangs_itself_is_not_taken_out_with_it() {
+    let (mut d, b) = pair();
+    d.handle_suspect(10 * MS, A, Reason::Hang);
+    d.handle_suspect(10 * MS, b, Reason::Hang);
+    let down = |machine, now: u64| Action::Down {
+        machine,
+        reason: Reason::Hang,
+        suspected_at: now * MS,
+    };
+    assert_eq!(d.poll(10 * MS), Some(down(A, 10)));
+    d.handle_down(A);
+    assert!(
+        !matches!(d.poll(10 * MS), Some(Action::Down { .. })),
+        "each by the other"
+    );
+    // If others show it, the flows say it again.
+    d.handle_suspect(60 * MS, b, Reason::Hang);
+    assert_eq!(d.poll(60 * MS), Some(down(b, 60)));
+}

@@ -81,7 +81,7 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
     others.filter_map(|(_, l)| l.as_ref()).filter(|l| l.counts())
 }
 
-/// Whether another's service has said more, and its own has not ended.
+/// Whether another's service has said more, and its own has not ended. What it has said beyond the client's window has to be said again.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
-    leg.fin.is_none() && others(flow, m).any(|l| l.words(flow.fin) > leg.sent)
+    leg.fin.is_none() && others(flow, m).any(|l| l.words(flow.fin) > leg.whole)
 }
