@@ -181,9 +181,11 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
             for run in 1..=choice.runs {
                 let log_before = engine.log().len();
                 let round = stage.round(&engine, kind, flows, false)?;
-                if !round.lost.is_empty() || round.deaths.iter().any(|death| death.takeover.is_none()) {
+                let unnoticed = round.deaths.iter().any(|death| death.takeover.is_none());
+                if !round.lost.is_empty() || round.resets > 0 || unnoticed {
                     // What went wrong is worth more than a number.
                     eprintln!("{}", engine.log().get(log_before..).unwrap_or_default());
+                    eprint!("{}", sight::resets(&round));
                 }
                 for (i, death) in round.deaths.iter().enumerate() {
                     let sight = sight::of(&round.client, death, round.deaths.get(i + 1).map(|next| next.struck));

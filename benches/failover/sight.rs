@@ -1,10 +1,11 @@
 //! What the client saw of a death, out of the capture of its interface, by the kernel's time stamps.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::lab::capture::{Segment, sender};
-use crate::stage::{Death, PORT};
+use crate::lab::capture::{RST, Segment, sender};
+use crate::stage::{Death, PORT, Round};
 
 /// What a death did to the clients.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +58,32 @@ pub fn of(segments: &[Segment], death: &Death, until: Option<SystemTime>) -> Opt
         longest_wait: waits.iter().max().copied().unwrap_or_default(),
         waited: waits.len(),
     })
+}
+
+/// What went before each RST that reached a client, in its connection.
+pub fn resets(round: &Round) -> String {
+    let mut text = String::new();
+    let began = round
+        .deaths
+        .first()
+        .map(|death| since_1970(death.struck))
+        .unwrap_or_default();
+    for (i, rst) in round.client.iter().enumerate() {
+        if rst.sport != PORT || rst.flags & RST == 0 {
+            continue;
+        }
+        let of_it = |s: &&Segment| s.sport == rst.dport || s.dport == rst.dport;
+        let story: Vec<&Segment> = round.client[..=i].iter().filter(of_it).collect();
+        for s in &story[story.len().saturating_sub(12)..] {
+            let after = s.time.as_secs_f64() - began.as_secs_f64();
+            let _ = writeln!(
+                text,
+                "{:.6} s after the first death: {} > {} flags {:#04x} seq {} ack {} len {} ttl {}",
+                after, s.sport, s.dport, s.flags, s.seq, s.ack, s.len, s.ttl
+            );
+        }
+    }
+    text
 }
 
 /// When the old original's last byte came, and the next of anybody else.

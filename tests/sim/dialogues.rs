@@ -479,6 +479,16 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         (140_490_351, "the same of two machines"),
         (142_003_475, "a replica that reads on, and has no reason to say so"),
         (142_015_613, "a service that dies while the engine sleeps"),
+        (
+            150_429_213,
+            "two machines, each slower than the other in one connection",
+        ),
+        (150_653_266, "the same again"),
+        (150_545_619, "what is said beyond the client's window"),
+        (
+            150_248_398,
+            "a plan behind a plan, to a machine that has ended in order",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
