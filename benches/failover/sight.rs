@@ -1,6 +1,6 @@
 //! What the client saw of a death, out of the capture of its interface, by the kernel's time stamps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -58,6 +58,20 @@ pub fn of(segments: &[Segment], death: &Death, until: Option<SystemTime>) -> Opt
         longest_wait: waits.iter().max().copied().unwrap_or_default(),
         waited: waits.len(),
     })
+}
+
+/// RSTs that reached clients which had reset the connection themselves before.
+pub fn late_resets(segments: &[Segment]) -> u64 {
+    let mut left = HashSet::new();
+    let mut late = 0;
+    for segment in segments.iter().filter(|s| s.flags & RST != 0) {
+        if segment.dport == PORT {
+            left.insert(segment.sport);
+        } else {
+            late += u64::from(left.contains(&segment.dport));
+        }
+    }
+    late
 }
 
 /// What went before each RST that reached a client, in its connection.
