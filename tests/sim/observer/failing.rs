@@ -64,7 +64,7 @@ impl Observer {
                 let reads = |l: &Leg| l.edge > leg.edge && l.read() > leg.read();
                 let deaf = closed && leg.fin.is_none() && others(flow, m).any(reads);
                 // A client that does not read is none of its faults.
-                let mute = flow.edge > leg.sent && is_outdone(flow, m, leg);
+                let mute = flow.edge > leg.whole && is_outdone(flow, m, leg);
                 (mute && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
             };
             may_be_original(flow, m) && flow.legs[m].as_ref().is_some_and(stuck)
