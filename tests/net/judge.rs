@@ -82,6 +82,12 @@ impl Table {
         assert_eq!(self.redis[1].digest(), self.redis[2].digest(), "m1 and m2 differ");
     }
 
+    /// An end of the original was put to the vote and not believed: it lost, or its machine was taken out first, where its port refused a probe sooner.
+    fn assert_end_was_held(&self) {
+        let [masked, moot] = ["votes_masked", "votes_moot"].map(|name| self.engine.counter(name));
+        assert!(masked + moot >= 1, "nothing was held");
+    }
+
     /// A new connection works.
     fn assert_serves(&self) {
         let psc = self.psc();
@@ -148,8 +154,8 @@ fn a_crashed_service_is_masked() {
     let _turn = turn();
     let table = Table::new(&[]);
     let waited = table.count_through(table.signal(Signal::KILL));
+    table.assert_end_was_held();
     table.assert_masked(waited, &["refused"]);
-    assert!(table.engine.counter("votes_masked") >= 1);
 }
 
 #[test]
@@ -157,8 +163,8 @@ fn a_service_closed_in_order_on_one_machine_is_masked() {
     let _turn = turn();
     let table = Table::new(&[]);
     let waited = table.count_through(table.signal(Signal::TERM));
+    table.assert_end_was_held();
     table.assert_masked(waited, &["refused"]);
-    assert!(table.engine.counter("votes_masked") >= 1);
 }
 
 #[test]
