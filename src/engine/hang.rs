@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::flow::{Flow, FlowState};
-use super::leg::{Leg, Mode};
+use super::leg::{Leg, LegState, Mode};
 use super::pos::{Pos, words_end};
 use super::spec::Micros;
 use super::watch::{is_closed, said_of_itself};
@@ -73,7 +73,9 @@ impl Flow {
                 && (read_by_service(l) > unread || mutant::is(Mutation::BufferReads))
         };
         let others = || self.legs.iter().enumerate().filter(|(i, _)| *i != self.original);
-        let witnesses = || others().map(|(_, l)| l).filter(|l| self.is_fit(l) && !l.unbound);
+        // One that has heard and said everything has done so by itself, and can take over, too.
+        let knows = |l: &Leg| self.is_fit(l) || (l.state == LegState::Finished && l.eligible && self.reaches(l));
+        let witnesses = || others().map(|(_, l)| l).filter(|l| knows(l) && !l.unbound);
         let says_more = |l: &Leg| words_end(l.sent, l.fin) > original.sent;
         let answers = |l: &Leg| said_of_itself(l, self.buffer.fin()) > original.sent;
         // One that ends alone may have been killed while all others still work on the client's last request (R17: the majority is right). Where there is
