@@ -489,6 +489,7 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             150_248_398,
             "a plan behind a plan, to a machine that has ended in order",
         ),
+        (160_657_446, "an heir that hangs when all others have finished"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
