@@ -246,14 +246,14 @@ impl Talk {
 
     /// A super-packet's checksum is the kernel's work.
     fn hear(&mut self, bytes: &[u8], by: &str) {
-        // What the engine has made or let through, not what a peer has sent: if it did not parse, the test is to fail.
+        // Test code: what the engine has made or let through, not what a peer has sent. If it did not parse, the test is to fail.
         let p = Parsed::parse(bytes).expect("the engine lets out only what parses");
         assert!(by == "uncut" || tcp_checksum_ok(bytes, &p), "checksum of {p:?}");
         let (own, other) = if p.dst == client() {
             (ISN[0], CLIENT_ISN)
         } else {
             let at_table = (0..ISN.len()).find(|i| machine(*i) == p.dst);
-            // The engine chose this address: one that is nobody's is a fault that the test is to show.
+            // Test code: the engine chose this address, no peer did. One that is nobody's is a fault that the test is to show.
             let i = at_table.expect("to somebody at the table");
             (CLIENT_ISN, ISN[i])
         };

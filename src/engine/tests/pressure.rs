@@ -175,7 +175,7 @@ fn equal_backpressure_evicts_nobody() {
         let v = t.client(words(at, 1, &data));
         assert!(matches!(v, Verdict::Accept { .. }), "{v:?} at {at}");
         at += 1024;
-        // Of this loop's own numbers: at most 81 units.
+        // Of this loop's own numbers, which no peer has said: at most 81 units, and `at` stays below the edge.
         let left = |w: i64| u16::try_from((1 + w * 128 - at) / 128).unwrap();
         for i in 0..2 {
             let w = left(81 - i);
@@ -233,7 +233,7 @@ fn hears_of_loss_after_a_takeover(t: &mut Talk, window: u16, pieces: std::ops::R
         t.client(ack(5, 9));
     }
     let heard = t.machine_heard(1);
-    // The only flow, and it has just spoken: if it were parked or gone, the test is to fail.
+    // The only flow, and it has just spoken: no packet of a peer leads here, and if it were parked or gone, the test is to fail.
     let flow = t.engine.flows.awake(0).unwrap();
     assert!(
         heard.len() >= 3,
@@ -277,7 +277,7 @@ fn a_syn_flood_does_not_lock_out_real_clients() {
     s.limits.max_half_open = 64;
     let mut t = Talk::with(s, true);
     for i in 0..64u16 {
-        let src: SocketAddr = format!("10.9.{}.1:{}", i, 1000 + i).parse().unwrap();
+        let src = SocketAddr::from(([10, 9, i.to_be_bytes()[1], 1], 1_000 + i));
         let mut b = raw(
             src,
             psc(),
@@ -319,12 +319,14 @@ fn persist_does_not_leave_a_huge_timeout() {
     s.mind_window(1000, supply);
     let mut now = 1000;
     for _ in 0..12 {
+        // Data waits behind a window that this test keeps closed, so a timer runs: one that did not would be the fault to be shown.
         now = s.deadline().unwrap();
         s.on_timer(now);
         s.mind_window(now, supply);
     }
     s.on_ack(now, 1001, 2001, std::iter::empty(), true); // the window opens by one segment
     assert!(s.next_segment(now, supply).is_some());
+    // A segment has just been taken two lines above, so its timer runs. No packet is read here at all.
     let wait = s.deadline().unwrap() - now;
     assert!(wait <= 1_000_000, "lost now, it is sent again after {wait} µs");
 }
@@ -336,8 +338,8 @@ fn all_clients_of_lost_flows_are_told() {
     let mut t = Talk::with(s, true);
     let n = 600u16;
     for i in 0..n {
-        let src: SocketAddr = format!("10.9.1.1:{}", 10_000 + i).parse().unwrap();
-        let peer: SocketAddr = format!("10.0.1.100:{}", 10_000 + i).parse().unwrap();
+        let src = SocketAddr::from(([10, 9, 1, 1], 10_000 + i));
+        let peer = SocketAddr::from(([10, 0, 1, 100], 10_000 + i));
         for mut b in [
             raw(
                 src,

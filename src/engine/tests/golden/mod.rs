@@ -62,7 +62,7 @@ fn every_field_over_ipv6() {
 
 /// An address that stands in this file: no peer's word is read here.
 fn address(text: &str) -> SocketAddr {
-    // Called with what is written below and beside, never with bytes of a packet.
+    // No peer reaches this: it is called with what is written below and beside, never with bytes of a packet.
     text.parse().expect("an address of this test")
 }
 
