@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use relevo::config::defaults::DETECT;
 use relevo::engine::{
-    Command, DetectSpec, DivergePolicy, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec,
-    MaxLag, Meta, Micros, Original, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy,
-    Verdict,
+    Command, DivergePolicy, Engine, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag, Meta,
+    Micros, Original, Outbox, Outcome, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use relevo::wire::{Flags, Options, Parsed, Segment, Seq, Timestamps};
 
@@ -231,14 +231,7 @@ pub fn engine(machines: usize, max_lag: MaxLag, replica_timeout: Micros) -> Engi
         diverge: DivergePolicy::Warn,
         successor: Successor::First,
         replica_timeout,
-        detect: DetectSpec {
-            floor: 5 * MILLISECOND,
-            probe_interval: 100 * MILLISECOND,
-            probes: 3,
-            hang: None,
-            vote: 20 * MILLISECOND,
-            crash_ends: 16,
-        },
+        detect: DETECT,
         unknown: UnknownPolicy::Reset,
         machines: machines.collect(),
     };

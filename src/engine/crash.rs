@@ -11,6 +11,7 @@
 
 use super::context::Context;
 use super::flow::Flow;
+use super::pos::words_end;
 use super::spec::{MachineId, Micros, ServiceId};
 use super::{Counter, Reason};
 use crate::mutant::{self, Mutation};
@@ -65,7 +66,7 @@ impl Context {
 }
 
 impl Flow {
-    /// The original has been silent for long enough to be suspected. If its service is seen to crash, and the successor has said what it has not,
+    /// The original has been silent for long enough to be suspected. If its service is seen to crash, and the successor has said a word that it has not,
     /// the flow moves; returns whether it did.
     pub fn leaves_crash(&mut self, cx: &mut Context, now: Micros) -> bool {
         if !cx.is_crashing(now, self.service, self.original().machine) || !self.is_outdone() {
@@ -74,7 +75,7 @@ impl Flow {
         let said = self.original().sent;
         let heir = self
             .successor(cx)
-            .filter(|i| self.is_fit(&self.legs[*i]) && self.legs[*i].sent > said);
+            .filter(|i| self.is_fit(&self.legs[*i]) && words_end(self.legs[*i].sent, self.legs[*i].fin) > said);
         let Some(heir) = heir else { return false };
         cx.stats.count(Counter::CrashesLeft);
         self.switch(cx, now, heir);

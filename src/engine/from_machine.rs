@@ -198,7 +198,8 @@ impl Flow {
             return Verdict::Drop(DropReason::Replica);
         }
         self.behind_since = None;
-        if cx.service(self.service).detect.hang.is_some() {
+        // An answer to a window probe; a machine that sends data meanwhile says its window a thousand times.
+        if seg.pure && cx.service(self.service).detect.hang.is_some() {
             self.ask_who_reads();
         }
         if seg.end > sent && p.payload_len() > 0 {

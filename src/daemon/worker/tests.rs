@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::super::heard::LastHeard;
 use super::*;
+use crate::config::defaults::DETECT;
 use crate::engine::{
-    Checksum, Command, DetectSpec, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec,
-    MaxLag, Meta, Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
+    Checksum, Command, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag,
+    Meta, Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use crate::host::queue::{QueueCounters, Waker};
 
@@ -51,14 +52,6 @@ impl PacketQueue for FakeQueue {
 
 fn spec() -> EngineSpec {
     let addr = "10.0.2.2:80".parse().expect("address");
-    let detect = DetectSpec {
-        floor: 5 * MILLISECOND,
-        probe_interval: 100 * MILLISECOND,
-        probes: 3,
-        hang: None,
-        vote: 20 * MILLISECOND,
-        crash_ends: 16,
-    };
     let service = ServiceSpec {
         name: "web".into(),
         psc: "10.0.1.100:80".parse().expect("address"),
@@ -67,7 +60,7 @@ fn spec() -> EngineSpec {
         original: Original::First,
         successor: Successor::First,
         replica_timeout: 200 * MILLISECOND,
-        detect,
+        detect: DETECT,
         diverge: DivergePolicy::Warn,
         unknown: UnknownPolicy::Drop,
         machines: vec![MachineSpec {

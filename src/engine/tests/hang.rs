@@ -294,6 +294,17 @@ fn a_replica_with_a_large_buffer_is_asked_whether_its_service_reads() {
     );
     let asked = t.machine_heard(1);
     assert!(asked.iter().any(|h| h.data.is_empty() && h.at < 991), "{asked:?}");
+    // The original goes on sending, with its window closed: each of its packets says so, and nobody is asked again for that.
+    for at in [1, 5, 9] {
+        t.machine(
+            0,
+            Say {
+                window: 10,
+                ..words(at, 991, b"42\n.")
+            },
+        );
+    }
+    assert_eq!(t.machine_heard(1), [], "one answer to a probe is one question");
     // Its service had read the page at once; its stack had no reason to say so.
     t.machine(
         1,
@@ -304,4 +315,25 @@ fn a_replica_with_a_large_buffer_is_asked_whether_its_service_reads() {
     );
     t.wait(60 * MS);
     assert_eq!(hangs(&mut t), 1);
+}
+
+#[test]
+fn a_replica_that_has_finished_knows_what_a_hung_heir_has_not_done() {
+    let fin = |say| Say {
+        flags: Flags::FIN,
+        ..say
+    };
+    let mut t = watched(3);
+    ask(&mut t, 3);
+    for i in [1, 0] {
+        t.machine(i, fin(words(1, 5, b"42\n")));
+    }
+    t.client(fin(ack(5, 5)));
+    t.machine(1, ack(5, 6));
+    // The original dies before it has acknowledged the client's end, and the one that has not answered takes over.
+    assert_eq!(down(&mut t, 0).switched, 1);
+    t.wait(60 * MS);
+    let (machine, reason) = (machine_ref(2), Reason::Hang);
+    let found = std::iter::from_fn(|| t.engine.take_event()).any(|e| e == Event::Suspect { machine, reason });
+    assert!(found, "m1 has said and heard everything");
 }
