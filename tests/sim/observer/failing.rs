@@ -81,7 +81,9 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
     others.filter_map(|(_, l)| l.as_ref()).filter(|l| l.counts())
 }
 
-/// Whether another's service has said more, and its own has not ended. What it has said beyond the client's window has to be said again.
+/// Whether another's service has said more, or two at least have answered the client's end, and its own has not ended. What it has said beyond the
+/// client's window has to be said again.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
-    leg.fin.is_none() && others(flow, m).any(|l| l.words(flow.fin) > leg.whole)
+    let more = |end| others(flow, m).filter(move |l| l.words(end) > leg.whole);
+    leg.fin.is_none() && (more(None).next().is_some() || more(flow.fin).count() > 1)
 }
