@@ -73,6 +73,8 @@ listed_enum! {
         NoVote,
         /// R11: whoever is slow is taken for crashing.
         LeavesUnproven,
+        /// R14: the end of one replica is enough.
+        OneEndSuffices,
         /// R14: half of `hang` is enough.
         HangsTooSoon,
         /// R14: a larger buffer is taken for a service that reads.
