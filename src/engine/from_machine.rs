@@ -191,8 +191,7 @@ impl Flow {
         let sent = self.original().sent;
         self.note_output(self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
-        if !self.reaches(self.original()) && (cx.service(self.service).detect.vote == 0 || self.successor(cx).is_none())
-        {
+        if !self.reaches(self.original()) && !self.is_votable(cx) {
             // R16: others have said more, and nobody votes on that.
             self.replace_original(cx, now);
             return Verdict::Drop(DropReason::Replica);

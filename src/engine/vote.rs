@@ -111,6 +111,11 @@ impl Flow {
         false
     }
 
+    /// Whether an end that the original says too early would be voted on: not where the client has had the end from others already.
+    pub fn is_votable(&self, cx: &Context) -> bool {
+        cx.service(self.service).detect.vote > 0 && self.fin.is_none() && self.successor(cx).is_some()
+    }
+
     fn pass_fin(&mut self) {
         if let Some(fin) = self.original().fin {
             self.note_fin(fin);

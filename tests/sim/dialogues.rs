@@ -490,6 +490,9 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             "a plan behind a plan, to a machine that has ended in order",
         ),
         (160_657_446, "an heir that hangs when all others have finished"),
+        (160_464_349, "an original that dies short of an end that is known"),
+        (160_716_766, "smoltcp's garbage in the place of its FIN"),
+        (160_905_817, "a run cut short before the odd one has spoken"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

@@ -125,13 +125,27 @@ impl Quirks {
         }
     }
 
+    /// smoltcp sends keep-alives with a byte of garbage whenever no timer of retransmission runs, and where it has forgotten that timer (see
+    /// [`Quirks::reminders`]) the garbage comes to lie on its FIN, which the peer may not have: there it is the next byte of the stream. RFC 9293
+    /// (section 3.8.4) allows a keep-alive only while nothing is outstanding. No byte of a stream has the number of its FIN.
+    fn is_instead_of_fin(&self, p: &Packet) -> bool {
+        let to = IpEndpoint::new(p.dst.into(), p.dport);
+        let sent = self.sent.iter().find(|s| s.is(to, p.sport));
+        p.len == 1 && !p.has(FIN) && sent.is_some_and(|s| s.fin && s.end == p.seq.wrapping_add(1) && s.acked == p.seq)
+    }
+
     /// A packet goes out. smoltcp goes back to its first unacknowledged byte after a retransmission timeout, and gives its
     /// acknowledgements that number. When both sides do so, each finds the other's acknowledgements out of its window, for ever. So an
     /// acknowledgement gets the end of what was sent, as RFC 9293 (section 3.10.7.4) wants it.
-    pub fn note_sent(&mut self, now: Micros, bytes: &mut [u8]) {
-        let Ok(p) = Packet::parse(bytes) else { return };
+    pub fn note_sent(&mut self, now: Micros, bytes: &mut Vec<u8>) {
+        let Ok(mut p) = Packet::parse(bytes) else { return };
         if p.has(RST) {
             return;
+        }
+        if self.is_instead_of_fin(&p) {
+            *bytes = bare_ack(bytes, &p, p.seq.wrapping_add(1), p.win);
+            let Ok(bare) = Packet::parse(bytes) else { return };
+            p = bare;
         }
         let (to, from) = (IpEndpoint::new(p.dst.into(), p.dport), p.sport);
         let end = p.seq.wrapping_add(p.seq_len());
