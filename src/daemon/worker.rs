@@ -101,6 +101,12 @@ impl<Q: PacketQueue> Worker<Q> {
             // Then packets had been waiting, and more may be; otherwise a second receive would only cost a lone packet a syscall.
             let backlog = clock::now().saturating_sub(asked) <= BACKLOG_WAIT;
             let mut overslept = self.note_stall();
+            // A takeover waits for no packet, least of all for those that it lets pass by its yield. But whatever came while the worker slept
+            // comes before the engine's timers, and so before an order.
+            let ordered = ready.woken && !overslept;
+            if ordered && !self.take_orders()? {
+                return Ok(());
+            }
             if ready.packets || overslept {
                 if found.is_none() {
                     self.take_packets(1, 0)?;
@@ -116,7 +122,7 @@ impl<Q: PacketQueue> Worker<Q> {
                     self.take_batch(overslept)?;
                 }
             }
-            if ready.woken && !self.take_orders()? {
+            if ready.woken && !ordered && !self.take_orders()? {
                 return Ok(());
             }
             self.catch_up();

@@ -493,6 +493,11 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         (160_464_349, "an original that dies short of an end that is known"),
         (160_716_766, "smoltcp's garbage in the place of its FIN"),
         (160_905_817, "a run cut short before the odd one has spoken"),
+        (
+            180_333_760,
+            "the last machine forgets a connection whose last acknowledgement was lost",
+        ),
+        (180_585_860, "an end that is said beyond the client's window"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::Duration;
 
 use super::super::heard::LastHeard;
@@ -88,7 +88,6 @@ fn stray_from_machine() -> Vec<u8> {
     [&ip[..], &tcp].concat()
 }
 
-/// Needs CAP_NET_RAW for the injector, as `make test` has; without it there is nothing to try.
 #[test]
 fn every_packet_gets_a_verdict_and_every_order_its_reply() {
     let polling = Manner {
@@ -99,10 +98,22 @@ fn every_packet_gets_a_verdict_and_every_order_its_reply() {
     serves_everybody(polling);
 }
 
-fn serves_everybody(manner: Manner) {
-    let Ok(injector) = Injector::open(None) else { return };
+/// A worker, and what a test holds of it.
+struct Bench {
+    worker: Worker<FakeQueue>,
+    verdicts: Receiver<Verdict>,
+    orders: Sender<Order>,
+    replies: Receiver<Reply>,
+    waker: Waker,
+    heard: Arc<LastHeard>,
+    _notices: Receiver<Notice>,
+}
+
+/// `None` without CAP_NET_RAW, which the injector needs and `make test` has: then there is nothing to try.
+fn bench(manner: Manner, packets: Vec<Vec<u8>>) -> Option<Bench> {
+    let injector = Injector::open(None).ok()?;
     let ((verdicts, verdicts_out), (orders_in, orders)) = (channel(), channel());
-    let ((replies, replies_out), (notices, _notices_out)) = (channel(), sync_channel(4));
+    let ((replies, replies_out), (notices, notices_out)) = (channel(), sync_channel(4));
     let spec = spec();
     let heard = Arc::new(LastHeard::new(&spec.services, 0));
     let waker = Waker::new().expect("eventfd");
@@ -114,9 +125,30 @@ fn serves_everybody(manner: Manner) {
         coordinator: Waker::new().expect("eventfd"),
         heard: Arc::clone(&heard),
     };
-    let packets = [vec![vec![0; 5]; 99], vec![stray_from_machine()]].concat();
     let queue = FakeQueue { packets, verdicts };
-    let worker = Worker::new(7, queue, Engine::new(spec), injector, lines, manner);
+    Some(Bench {
+        worker: Worker::new(7, queue, Engine::new(spec), injector, lines, manner),
+        verdicts: verdicts_out,
+        orders: orders_in,
+        replies: replies_out,
+        waker,
+        heard,
+        _notices: notices_out,
+    })
+}
+
+fn serves_everybody(manner: Manner) {
+    let packets = [vec![vec![0; 5]; 99], vec![stray_from_machine()]].concat();
+    let Some(bench) = bench(manner, packets) else { return };
+    let Bench {
+        worker,
+        verdicts: verdicts_out,
+        orders: orders_in,
+        replies: replies_out,
+        waker,
+        heard,
+        ..
+    } = bench;
     let thread = std::thread::spawn(move || worker.run());
 
     let machine = MachineRef {
@@ -144,4 +176,17 @@ fn serves_everybody(manner: Manner) {
     orders_in.send(Order::Stop).expect("order");
     waker.wake();
     assert!(thread.join().expect("no panic").is_ok());
+}
+
+#[test]
+fn an_order_waits_for_no_packet() {
+    let Some(bench) = bench(Manner::default(), vec![vec![0; 5]; 99]) else {
+        return;
+    };
+    bench.orders.send(Order::Status(1)).expect("order");
+    bench.orders.send(Order::Stop).expect("order");
+    bench.waker.wake();
+    assert!(bench.worker.run().is_ok());
+    assert!(matches!(bench.replies.try_recv(), Ok(Reply::Status(1, _))));
+    assert_eq!(bench.verdicts.try_iter().count(), 0);
 }

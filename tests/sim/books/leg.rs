@@ -24,6 +24,8 @@ pub struct Leg {
     /// Where its FIN ends, if it sent one, and when that was first heard.
     pub fin: Option<u64>,
     pub fin_at: Micros,
+    /// It was said within the client's window, so that it need not be said again.
+    pub fin_fits: bool,
     /// The end of its output up to which nothing has been missed on the way to the engine.
     pub whole: u64,
     /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
@@ -139,6 +141,7 @@ impl Leg {
             raise(&mut self.sent, end);
             if p.has(FIN) {
                 self.fin = u64::try_from(end).ok();
+                self.fin_fits |= end <= room as i64;
             }
             // What lies beyond the client's window is cut off, as a receiver would (RFC 9293 section 3.10.7.4): it has to be said again.
             if start <= self.whole as i64 {

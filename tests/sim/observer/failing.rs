@@ -82,8 +82,8 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
 }
 
 /// Whether another's service has said more, or two at least have answered the client's end, and its own has not ended. What it has said beyond the
-/// client's window has to be said again.
+/// client's window has to be said again, its end, too.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
     let more = |end| others(flow, m).filter(move |l| l.words(end) > leg.whole);
-    leg.fin.is_none() && (more(None).next().is_some() || more(flow.fin).count() > 1)
+    !leg.fin_fits && (more(None).next().is_some() || more(flow.fin).count() > 1)
 }

@@ -70,6 +70,8 @@ impl Observer {
         );
         ensure!(!p.has(URG) && p.flags & 0xc0 == 0, "R2", "flags {:#x}", p.flags);
         let lived = (0..self.machines.len()).find(|m| self.could_carry(*m, &self.flows[f]));
+        let is_alone = |m: usize| (0..self.machines.len()).all(|o| o == m || !self.could_carry(o, &self.flows[f]));
+        let believed = p.has(RST) && matches!(cause, Cause::Machine(m) if self.believes || is_alone(m));
         let (max_lag, forgotten_after, fastest) = (self.max_lag, self.forgotten_after, self.fastest);
         let forgiven = cause == Cause::Engine && self.released;
         let states = &self.state;
@@ -134,9 +136,9 @@ impl Observer {
             // The service's own refusal is passed on as the original says it, once none that could be asked accepts.
             let refusal = matches!(cause, Cause::Machine(m) if states[m].refuses);
             // A stack forgets a connection that both sides have ended (TIME-WAIT), however often its last acknowledgement was lost, and resets what
-            // comes later (RFC 9293 section 3.10.7.1). Where ends are believed, so is that one; it costs the client nothing.
-            let forgotten =
-                self.believes && matches!(cause, Cause::Machine(m) if flow.lacks_only_an_acknowledgement(m));
+            // comes later (RFC 9293 section 3.10.7.1). Where ends are believed, or nobody else is there who could say otherwise, so is that one; it costs
+            // the client nothing.
+            let forgotten = matches!(cause, Cause::Machine(m) if believed && flow.lacks_only_an_acknowledgement(m));
             flow.refused |= forgiven || (refusal && lived.is_none());
             ensure!(
                 flow.refused || forgiven || forgotten || flow.finished() || lived.is_none(),
