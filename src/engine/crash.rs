@@ -69,7 +69,7 @@ impl Flow {
     /// The original has been silent for long enough to be suspected. If its service is seen to crash, and the successor has said a word that it has not,
     /// the flow moves; returns whether it did.
     pub fn leaves_crash(&mut self, cx: &mut Context, now: Micros) -> bool {
-        if !cx.is_crashing(now, self.service, self.original().machine) || !self.is_outdone() {
+        if !cx.is_crashing(now, self.service, self.original().machine) || self.outdone().is_none() {
             return false;
         }
         let said = self.original().sent;

@@ -208,7 +208,8 @@ impl Flow {
             *self.blocks.wake() = p.options.sack;
         }
         let held = self.hears_fin(cx, now, p.flags.contains(Flags::FIN));
-        let (repeats, seg) = (repeats && seg.pure, if held { self.without_fin(seg) } else { seg });
+        let repeats = repeats && seg.pure && !self.is_answer();
+        let seg = if held { self.without_fin(seg) } else { seg };
         if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);
         }

@@ -28,6 +28,7 @@ impl Flow {
                 (Mode::Relayed, LegState::SynSent) => self.pump_syn(cx, now, index, out),
                 // A client that has not proved itself has acknowledged nothing that could be passed on.
                 (Mode::Relayed, LegState::Open) if !self.is_half_open() => self.pump_open(cx, now, index, out),
+                (Mode::Direct, LegState::Open) => self.ask(cx, index, out),
                 (_, LegState::Finished) if self.legs[index].ack_due => self.acknowledge(cx, index, out),
                 _ => {}
             }
@@ -108,11 +109,7 @@ impl Flow {
             self.send_plan(cx, index, plan, out);
             said = true;
         }
-        if std::mem::take(&mut self.legs[index].probe_due) {
-            // RFC 9293 section 3.8.6.1; a segment just below what was acknowledged makes any stack say where it stands.
-            let at = self.legs[index].sender.una() - 1;
-            self.send_to_leg(cx, index, at, Flags::ACK, (0, 0), out);
-        }
+        self.ask(cx, index, out);
         if !said && self.owes_ack(index) {
             self.acknowledge(cx, index, out);
         }
@@ -127,6 +124,15 @@ impl Flow {
             _ => None,
         };
         leg.set_blocked(since, supply.end);
+    }
+
+    /// A machine that is to say where it stands is asked by a segment just below what it has acknowledged (RFC 9293 section 3.8.6.1), to which
+    /// any stack answers.
+    fn ask(&mut self, cx: &mut Context, index: usize, out: &mut Outbox) {
+        if std::mem::take(&mut self.legs[index].probe_due) {
+            let at = self.legs[index].sender.una() - 1;
+            self.send_to_leg(cx, index, at, Flags::ACK, (0, 0), out);
+        }
     }
 
     fn supply(&self, cx: &Context, now: Micros, index: usize) -> Supply {

@@ -49,8 +49,8 @@ pub struct Trial {
     pub said: Vec<Pos>,
     /// A replica's RST, the last one: when, and the end of what it had said by then.
     pub reset_seen: Option<(Micros, Pos)>,
-    /// Since when a replica's service has been further than the original's, and how far that one had come (R14, `hang`).
-    pub stuck: Option<(Micros, Pos)>,
+    /// A replica's service is further than the original's (R14, `hang`).
+    pub stuck: Option<super::hang::Stuck>,
 }
 
 impl Resting for Trial {

@@ -175,15 +175,7 @@ impl Flow {
             self.cleared = self.cleared.saturating_add(1);
             cx.suspect(self.service, self.original().machine, Reason::Silence);
         }
-        if self.hang_at(cx).is_some_and(|at| now >= at) {
-            // What has come just now has not been looked at: an answer may have waited in the queue while the engine was not scheduled.
-            self.watch_progress(now);
-        }
-        if self.hang_at(cx).is_some_and(|at| now >= at) {
-            // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.
-            self.trial.wake().stuck = self.trial.stuck.map(|(_, reached)| (now, reached));
-            cx.suspect(self.service, self.original().machine, Reason::Hang);
-        }
+        self.judge_hang(cx, now);
         if now >= self.seen_at + SHRINK_AFTER && self.can_shrink() {
             self.shrink(cx);
             self.shrunk_at = now;

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use crate::lab::cluster::PATIENCE;
 use crate::lab::engine::{Engine, ServiceConfig};
 use crate::lab::faults::{Freeze, Fuse, Link, freeze, lose};
+use crate::lab::netns::Host;
 use crate::lab::relay::{Impairment, Relay};
 use crate::lab::services::{Redis, addresses};
 use crate::lab::{Family, Lab, counters, wait_for};
@@ -89,6 +90,15 @@ impl Table {
     fn assert_end_was_held(&self) {
         let [masked, moot] = ["votes_masked", "votes_moot"].map(|name| self.engine.counter(name));
         assert!(masked + moot >= 1, "nothing was held");
+    }
+
+    /// The host and the device at which the original's link ends, in the direction to it, or from it.
+    fn end_of_link(&self, to_machine: bool) -> (Host, &'static str) {
+        if to_machine {
+            (self.lab.machine(0).clone(), "eth0")
+        } else {
+            (self.lab.engine().clone(), "m0")
+        }
     }
 
     /// A new connection works.
@@ -262,11 +272,7 @@ fn a_link_that_works_in_one_direction_only_is_masked() {
     let _turn = turn();
     for to_machine in [true, false] {
         let table = Table::new(&[]);
-        let (host, device) = if to_machine {
-            (table.lab.machine(0).clone(), "eth0")
-        } else {
-            (table.lab.engine().clone(), "m0")
-        };
+        let (host, device) = table.end_of_link(to_machine);
         let waited = table.count_through(move || {
             host.nft(&format!(
                 "table netdev lab_deaf {{\n chain in {{\n  type filter hook ingress device \"{device}\" priority 0;\n  drop\n }}\n}}\n"
@@ -306,6 +312,32 @@ fn five_percent_loss_is_no_death() {
     let table = Table::in_lab(lab, &[]);
     table.count_through(|| ());
     table.assert_untouched();
+}
+
+/// A stack repeats what was lost after 200 ms, four times `hang`: the question, which the client's does, or the answer, which the original's does.
+#[test]
+fn what_is_lost_on_the_way_is_no_hang() {
+    let _turn = turn();
+    for to_machine in [true, false] {
+        let table = Table::new(&["detect = { hang = \"50ms\" }"]);
+        let (host, device) = table.end_of_link(to_machine);
+        let waited = table.count_through(move || {
+            // Words, and no bare acknowledgement.
+            host.nft(&format!(
+                "table netdev lab_lossy {{\n chain words {{\n  type filter hook ingress device \"{device}\" priority 0;\n  \
+                 meta l4proto tcp ip length > 52 drop\n }}\n}}\n"
+            ));
+            std::thread::sleep(Duration::from_millis(120));
+            // The chain stays: without it the kernel would drop what is in the packet queue.
+            host.nft("flush table netdev lab_lossy\n");
+        });
+        let lost = waited >= Duration::from_millis(120);
+        assert!(
+            lost,
+            "to the machine: {to_machine}; nothing was lost for long: {waited:?}"
+        );
+        table.assert_untouched();
+    }
 }
 
 #[test]

@@ -498,6 +498,7 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             "the last machine forgets a connection whose last acknowledgement was lost",
         ),
         (180_585_860, "an end that is said beyond the client's window"),
+        (200_022_663, "acknowledgements that stand beyond the client's window"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

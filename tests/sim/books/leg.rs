@@ -28,6 +28,8 @@ pub struct Leg {
     pub fin_fits: bool,
     /// The end of its output up to which nothing has been missed on the way to the engine.
     pub whole: u64,
+    /// The end of its output as its packets tell, holes included, without what lay beyond the client's window.
+    pub known: u64,
     /// Its latest packet's acknowledgement, and whether that packet stood at the end of its output and held nothing else.
     pub latest: (u64, bool),
     /// Whether that packet bears its newest time stamp.
@@ -102,8 +104,8 @@ impl Leg {
     }
 
     /// A packet of the machine reached the engine; `fin` is the end of the client's stream, if it is known. `kept` says that the engine
-    /// has not forgotten what the machine has said before; `room` is the right edge of the client's window.
-    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool, room: u64) {
+    /// has not forgotten what the machine has said before; `room` is the right edge of the client's window, and the unit by which it may be rounded.
+    pub fn hear(&mut self, p: &Packet, isn_c: u32, fin: Option<u64>, kept: bool, (room, unit): (u64, u64)) {
         self.unstamped = p.options.ts.is_none();
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
@@ -134,6 +136,7 @@ impl Leg {
                 self.largest = u64::from(p.win);
                 self.sent = 1;
                 self.whole = 1;
+                self.known = 1;
             }
         } else if let Some(isn) = self.isn {
             let start = place(p.seq, isn, self.sent);
@@ -146,6 +149,13 @@ impl Leg {
             // What lies beyond the client's window is cut off, as a receiver would (RFC 9293 section 3.10.7.4): it has to be said again.
             if start <= self.whole as i64 {
                 raise(&mut self.whole, end.min(room as i64));
+            }
+            if start <= room as i64 {
+                raise(&mut self.known, end.min(room as i64));
+            }
+            // What lies beyond is no news of anything (R22; RFC 9293 section 3.10.7.4: it is not acceptable).
+            if start > (room + unit) as i64 {
+                return;
             }
             let ack = place(p.ack, isn_c, self.acked);
             let pure = p.flags == ACK && p.len == 0 && start == self.sent as i64;

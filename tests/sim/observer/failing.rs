@@ -64,7 +64,7 @@ impl Observer {
                 let reads = |l: &Leg| l.edge > leg.edge && l.read() > leg.read();
                 let deaf = closed && leg.fin.is_none() && others(flow, m).any(reads);
                 // A client that does not read is none of its faults.
-                let mute = flow.edge > leg.whole && is_outdone(flow, m, leg);
+                let mute = flow.edge > leg.known && is_outdone(flow, m, leg);
                 (mute && now >= leg.said_at + hang) || (deaf && now >= leg.widened_at + hang)
             };
             may_be_original(flow, m) && flow.legs[m].as_ref().is_some_and(stuck)
@@ -82,8 +82,8 @@ fn others(flow: &Flow, m: usize) -> impl Iterator<Item = &Leg> {
 }
 
 /// Whether another's service has said more, or two at least have answered the client's end, and its own has not ended. What it has said beyond the
-/// client's window has to be said again, its end, too.
+/// client's window has to be said again, its end, too; what was lost on the way to the engine has been said.
 fn is_outdone(flow: &Flow, m: usize, leg: &Leg) -> bool {
-    let more = |end| others(flow, m).filter(move |l| l.words(end) > leg.whole);
+    let more = |end| others(flow, m).filter(move |l| l.words(end) > leg.known);
     !leg.fin_fits && (more(None).next().is_some() || more(flow.fin).count() > 1)
 }

@@ -191,7 +191,8 @@ impl Observer {
         let flow = &mut self.flows[f];
         // A machine that has forgotten its connection may answer a SYN again, and otherwise.
         let kept = flow.proved || self.state[m].failed(flow);
-        let (isn, fin, room) = (flow.isn, flow.fin, flow.edge);
+        let unit = 1 << flow.client_scale(flow.promise.and_then(|promise| promise.scale));
+        let (isn, fin, room) = (flow.isn, flow.fin, (flow.edge, unit));
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
