@@ -499,6 +499,10 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         ),
         (180_585_860, "an end that is said beyond the client's window"),
         (200_022_663, "acknowledgements that stand beyond the client's window"),
+        (
+            210_108_397,
+            "an original of old, whose clock is behind another's that was silent",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

@@ -183,7 +183,9 @@ impl Observer {
             cause != Cause::Engine,
         )?;
         let ack = place(p.ack, flow.isn, flow.told.ack);
-        // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it.
+        // One that is the original for the second time may find the client's clock ahead of its own, and has to wait for it. Who was it between may
+        // have said nothing.
+        let again = flow.takeovers > 1 || flow.may_have_moved();
         if let (Cause::Machine(m), Some((told, _))) = (cause, p.options.ts)
             // Of several clocks at once the latest counts.
             && !fastest
@@ -191,7 +193,7 @@ impl Observer {
             && let Some((stamps, true)) = leg.stamps.map(|s| (s, leg.latest_is_newest))
         {
             let offset = told.wrapping_sub(stamps.latest);
-            let waits = flow.takeovers > 1 && flow.told.tsval == Some(told);
+            let waits = again && flow.told.tsval == Some(told);
             let (mut fixed, waited) = *leg.clock_offset.get_or_insert((offset, waits));
             if waited && !waits && (fixed.wrapping_sub(offset) as i32) >= 0 {
                 // It had to wait when it was first heard: what it was ahead by was not yet to be seen.
