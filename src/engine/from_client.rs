@@ -207,6 +207,9 @@ impl Flow {
         } else {
             self.buffer.pass(piece, p.payload_len());
         }
+        if seg.u < self.client.max && seg.end > self.original().acked() {
+            self.note_repetition();
+        }
         if seg.end > self.client.max {
             self.note_turn(cx, seg.u, seg.v);
             self.client.max = seg.end;

@@ -207,8 +207,9 @@ impl Flow {
         if self.blocks.is_awake() || !p.options.sack.is_empty() {
             *self.blocks.wake() = p.options.sack;
         }
+        let answers = seg.pure && self.is_answer(cx, now);
         let held = self.hears_fin(cx, now, p.flags.contains(Flags::FIN));
-        let repeats = repeats && seg.pure && !self.is_answer();
+        let repeats = repeats && seg.pure && !answers;
         let seg = if held { self.without_fin(seg) } else { seg };
         if let Some(reason) = self.absorb_late(cx, sent, seg) {
             return Verdict::Drop(reason);

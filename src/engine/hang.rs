@@ -9,38 +9,51 @@ use super::spec::Micros;
 use super::watch::{is_closed, said_of_itself};
 use crate::mutant::{self, Mutation};
 
-/// How often an original is asked where it stands, at equal distances, before it is accused. One question may be lost, or its answer; a kernel
+/// How often an original is asked where it stands before it is accused, for a question may be lost. Not earlier, and not more often: a kernel
 /// that has answered one need not answer the next within half a second (Linux, `tcp_invalid_ratelimit`).
-const QUESTIONS: u8 = 3;
+const QUESTIONS: u8 = 2;
+
+/// What a replica's service has done, and the original's has not.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outdone {
+    /// It has said more, and had heard so much of the client then (u) as the original must have heard, too.
+    Words { needs: Pos },
+    /// It has read on.
+    Room,
+}
 
 /// An original whose service stands still while a replica's goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stuck {
     /// Since when.
     pub since: Micros,
-    /// How far it has come, see [`original_progress`].
-    pub reached: Pos,
-    /// What a replica had heard of the client (u) that went on: as long as the original has not, its service can't have done the same.
-    pub needs: Pos,
-    /// It has.
+    /// What it had said by then.
+    pub said: Pos,
+    /// The right edge of its window then.
+    pub edge: Pos,
+    /// It has heard all that a replica had that went on: before that its service can't have done the same.
     pub heard: bool,
-    /// What the client was last seen to repeat then ([`Flow::resent`]).
-    pub resent: Pos,
+    /// The client has repeated since then what the original had not acknowledged.
+    pub again: bool,
     /// How often it was asked since then.
     pub asked: u8,
-    /// How many of these questions it has not answered.
-    pub unanswered: u8,
+    /// Its smoothed round trip then: what its kernel takes its time to acknowledge since is no measure of the way.
+    pub round_trip: Micros,
+}
+
+impl Stuck {
+    fn is_still(&self, original: &Leg, outdone: Outdone) -> bool {
+        match outdone {
+            Outdone::Words { .. } => original.sent == self.said,
+            Outdone::Room => original.sender.edge() == self.edge,
+        }
+    }
 }
 
 /// How much of the client's stream a machine's service has read at least, as its windows tell: what it has made room for, without the largest
 /// room that it has ever had. A larger buffer is none of its service's work.
 fn read_by_service(leg: &Leg) -> Pos {
     leg.sender.edge() - leg.largest_window
-}
-
-/// How far an original's service has come: what it has said, and what it has made room for. Neither ever goes back.
-fn original_progress(leg: &Leg) -> Pos {
-    leg.sent + leg.sender.edge()
 }
 
 /// More than that an original's service has hardly read. Half of what a full buffer holds is more than stacks differ by, which grow their windows each
@@ -66,20 +79,26 @@ impl Flow {
 
     /// R14, `hang`: takes note of since when the original's service has stood still while a replica's has gone on.
     pub(super) fn watch_progress(&mut self, now: Micros) {
-        let reached = original_progress(self.original());
-        let stuck = match (self.trial.stuck, self.outdone()) {
-            (_, None) => None,
-            (Some(stuck), _) if stuck.reached == reached => Some(self.hear_late(now, stuck)),
-            (_, Some(needs)) => Some(Stuck {
-                since: now,
-                reached,
-                needs,
-                heard: self.original().acked() >= needs,
-                resent: self.resent,
-                asked: 0,
-                unanswered: 0,
-            }),
-        };
+        let (original, outdone) = (self.original(), self.outdone());
+        let stuck = outdone.map(|outdone| {
+            let heard = match outdone {
+                Outdone::Words { needs } => original.acked() >= needs,
+                Outdone::Room => true,
+            };
+            match self.trial.stuck.filter(|stuck| stuck.is_still(original, outdone)) {
+                Some(stuck) if heard && !stuck.heard => self.hear_late(now, stuck),
+                Some(stuck) => stuck,
+                None => Stuck {
+                    since: now,
+                    said: original.sent,
+                    edge: original.sender.edge(),
+                    heard,
+                    again: false,
+                    asked: 0,
+                    round_trip: original.sender.rtt.smoothed().unwrap_or(0),
+                },
+            }
+        });
         if stuck != self.trial.stuck {
             self.trial.wake().stuck = stuck;
         }
@@ -88,11 +107,7 @@ impl Flow {
     /// Where the original turns out to have heard only now what a replica has answered, because it was lost on the way and said again, its time begins
     /// now. A kernel that merely took its time to acknowledge (RFC 9293 section 3.8.6.3) has had it all the while.
     fn hear_late(&self, now: Micros, stuck: Stuck) -> Stuck {
-        let original = self.original();
-        if stuck.heard || original.acked() < stuck.needs {
-            return stuck;
-        }
-        let again = original.mode == Mode::Relayed || self.resent != stuck.resent;
+        let again = stuck.again || self.original().mode == Mode::Relayed;
         Stuck {
             since: if again { now } else { stuck.since },
             asked: if again { 0 } else { stuck.asked },
@@ -101,10 +116,17 @@ impl Flow {
         }
     }
 
+    /// The client repeats what the original has not acknowledged.
+    pub(super) fn note_repetition(&mut self) {
+        if let Some(stuck) = self.trial.awake().and_then(|trial| trial.stuck.as_mut()) {
+            stuck.again = true;
+        }
+    }
+
     /// R14, `hang`: whether a replica's service has done what the original's has not: it has said more than the original, though the client
     /// has room for it; or it has read on, and still takes what the client wants to send, and the original does not. What was fed past
-    /// causality (R23), or is not fit otherwise, is no measure. Returns how much the replica had heard of the client, as far as that matters.
-    pub(super) fn outdone(&self) -> Option<Pos> {
+    /// causality (R23), or is not fit otherwise, is no measure.
+    pub(super) fn outdone(&self) -> Option<Outdone> {
         let (original, mss) = (self.original(), Pos::from(self.promise.mss));
         // Who has said FIN, and was believed (R11), has nothing more to say.
         let ended = original.fin.is_some() || self.trial.vote.is_some();
@@ -131,19 +153,29 @@ impl Flow {
         let enough = if mutant::is(Mutation::OneEndSuffices) { 1 } else { 2 };
         let all_answer =
             || witnesses().filter(|l| answers(l)).count() >= enough && witnesses().all(|l| answers(l) || l.trails);
-        if deaf && witnesses().any(takes) {
-            // Its window is closed, so that it can't hear.
-            return Some(0);
-        }
         let speaks = |l: &&Leg| mute && (says_more(l) || (answers(l) && all_answer()));
-        let needs = witnesses().filter(speaks).map(Leg::acked).min();
-        // R23: it is not given what the client asked after an answer that it has not said itself.
-        let given = if original.mode == Mode::Relayed && !original.unbound {
+        let heard = witnesses().filter(speaks).map(Leg::acked).min();
+        let reads = || (deaf && witnesses().any(takes)).then_some(Outdone::Room);
+        heard
+            .map(|heard| Outdone::Words {
+                needs: heard.min(self.given_to_original()),
+            })
+            .or_else(reads)
+    }
+
+    /// How much of the client's stream (u) the original can be expected to have heard.
+    fn given_to_original(&self) -> Pos {
+        let original = self.original();
+        let window = Pos::from(original.last_window) << original.window_shift;
+        if is_closed(window, original.largest_window, self.promise.mss.into()) {
+            // Nothing: whose buffer is full can't hear, and does not read.
+            0
+        } else if original.mode == Mode::Relayed && !original.unbound {
+            // R23: it is not given what the client asked after an answer that it has not said itself.
             self.buffer.released(original.sent)
         } else {
             Pos::MAX
-        };
-        needs.map(|needs| needs.min(given))
+        }
     }
 
     /// When it is asked, or accused: `hang` after it was first seen to stand still.
@@ -153,9 +185,19 @@ impl Flow {
             .stuck
             .filter(|stuck| stuck.heard || stuck.asked < QUESTIONS)?;
         let hang = cx.service(self.service).detect.hang?;
-        let parts = if mutant::is(Mutation::HangsTooSoon) { 2 } else { 1 };
-        let part = Micros::from(stuck.asked.min(QUESTIONS) + 1);
-        Some(stuck.since + hang / parts * part / (Micros::from(QUESTIONS) + 1))
+        let hang = if mutant::is(Mutation::HangsTooSoon) {
+            hang / 2
+        } else {
+            hang
+        };
+        // There must be time for an answer.
+        let last = (hang / 4).max(2 * stuck.round_trip).min(hang);
+        let before = match stuck.asked {
+            0 => last,
+            1 => last / 2,
+            _ => 0,
+        };
+        Some(stuck.since + hang - before)
     }
 
     /// Asks an original that stands still where it stands, or accuses it if it was asked often enough. What it has said may have been lost on
@@ -170,19 +212,20 @@ impl Flow {
         let (Some(stuck), Some(at)) = (self.trial.stuck, self.hang_at(cx).filter(|at| now >= *at)) else {
             return;
         };
+        let trial = self.trial.wake();
         if stuck.asked < QUESTIONS {
-            self.original_mut().probe_due = true;
+            trial.question = Some(now);
             // It has the time that it should have had, however late the engine is.
-            self.trial.wake().stuck = Some(Stuck {
+            trial.stuck = Some(Stuck {
                 since: stuck.since + (now - at),
                 asked: stuck.asked + 1,
-                unanswered: stuck.unanswered.saturating_add(1),
                 ..stuck
             });
+            self.original_mut().probe_due = true;
             return;
         }
         // Its kernel answers whatever it is asked: what it has not done is the proof. If it is kept all the same, it is said again.
-        self.trial.wake().stuck = Some(Stuck {
+        trial.stuck = Some(Stuck {
             since: now,
             asked: 0,
             ..stuck
@@ -190,13 +233,11 @@ impl Flow {
         cx.suspect(self.service, self.original().machine, Reason::Hang);
     }
 
-    /// The original repeats its acknowledgement: whether that is the answer to a question of the engine's own, which says nothing to the client.
-    pub(super) fn is_answer(&mut self) -> bool {
-        let stuck = self.trial.awake().and_then(|trial| trial.stuck.as_mut());
-        let Some(stuck) = stuck.filter(|stuck| stuck.unanswered > 0) else {
-            return false;
-        };
-        stuck.unanswered -= 1;
-        true
+    /// The original acknowledges, and says nothing else: whether that is the answer to a question of the engine's own, which would be a duplicate
+    /// to the client. An answer that comes late, or two for one question, may pass: a single duplicate does no harm (RFC 5681 section 3.2).
+    pub(super) fn is_answer(&mut self, cx: &Context, now: Micros) -> bool {
+        let patience = self.silence(cx);
+        let question = self.trial.awake().and_then(|trial| trial.question.take());
+        question.is_some_and(|asked| now <= asked + patience)
     }
 }

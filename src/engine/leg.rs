@@ -161,8 +161,9 @@ impl Leg {
         self.window_shift = options.wscale.unwrap_or(0);
         self.timestamps = options.timestamps.is_some();
         self.ts_latest = options.timestamps.map(|t| t.val);
-        // RFC 7323 section 2.2: the window in a SYN/ACK is never scaled.
         self.mss = mss;
+        // RFC 7323 section 2.2: the window in a SYN/ACK is never scaled.
+        self.last_window = window >> self.window_shift;
         // RFC 6691: the MSS option does not count TCP options; a timestamp takes 12 bytes of every segment.
         let payload = if self.timestamps { mss.saturating_sub(12) } else { mss };
         self.sender.open(payload, 1 + Pos::from(window));

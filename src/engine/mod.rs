@@ -180,6 +180,18 @@ impl Engine {
                 self.touch(key);
             }
         }
+        self.work_part(now, out, most);
+        if self.timers.len() > self.sweep_at {
+            let flows = &self.flows;
+            self.timers
+                .retain(|at, key, generation| flows.has_armed(key, generation, at));
+            // Twice what counts: so a sweep costs each deadline that was armed since a constant share.
+            self.sweep_at = 2 * self.timers.len() + 64;
+        }
+    }
+
+    /// As [`Engine::poll_part`], but fires no timers: for the time between a command and the packets that have arrived before it.
+    pub fn work_part(&mut self, now: Micros, out: &mut Outbox, most: usize) {
         // A stale connection is cleared before its machine is asked again.
         self.say_answers(out);
         self.tell_sleepers(most.saturating_sub(self.dirty.len()));
@@ -191,13 +203,6 @@ impl Engine {
             self.work(now, key, out);
         }
         self.burdened = self.is_behind();
-        if self.timers.len() > self.sweep_at {
-            let flows = &self.flows;
-            self.timers
-                .retain(|at, key, generation| flows.has_armed(key, generation, at));
-            // Twice what counts: so a sweep costs each deadline that was armed since a constant share.
-            self.sweep_at = 2 * self.timers.len() + 64;
-        }
         self.say_answers(out);
     }
 

@@ -164,7 +164,7 @@ impl Flow {
         self.close_vote(cx);
         self.behind_since = None;
         if let Some(trial) = self.trial.awake() {
-            trial.stuck = None;
+            (trial.stuck, trial.question) = (None, None);
         }
         let leg = &mut self.legs[next];
         leg.set_holding(None);

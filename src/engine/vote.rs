@@ -51,6 +51,8 @@ pub struct Trial {
     pub reset_seen: Option<(Micros, Pos)>,
     /// A replica's service is further than the original's (R14, `hang`).
     pub stuck: Option<super::hang::Stuck>,
+    /// When the original was asked where it stands, while it has not answered.
+    pub question: Option<Micros>,
 }
 
 impl Resting for Trial {
@@ -59,6 +61,7 @@ impl Resting for Trial {
         said: Vec::new(),
         reset_seen: None,
         stuck: None,
+        question: None,
     };
 }
 

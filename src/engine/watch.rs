@@ -83,7 +83,7 @@ impl Flow {
         }
     }
 
-    fn silence(&self, cx: &Context) -> Micros {
+    pub(super) fn silence(&self, cx: &Context) -> Micros {
         let floor = cx.service(self.service).detect.floor;
         self.original()
             .sender

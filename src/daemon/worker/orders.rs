@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::TryRecvError;
 
-use super::{Order, Reply, Sent, Worker, WorkerStatus};
+use super::{Order, PART, Reply, Sent, Worker, WorkerStatus};
 use crate::engine::Outcome;
 use crate::host::clock;
 use crate::host::queue::{PacketQueue, QUEUE_LENGTH};
@@ -36,9 +36,11 @@ impl<Q: PacketQueue> Worker<Q> {
             }
             Order::Command(number, command) => {
                 let outcome = self.engine.command(now, command);
-                // The first packet does not wait for the others of a part.
-                while self.outbox.is_empty() && self.engine.is_behind() {
-                    self.engine.poll_part(now, &mut self.outbox, 1);
+                // The first packet does not wait for the others of a part. Timers do: packets that have arrived come before them.
+                for _ in 0..PART {
+                    if self.outbox.is_empty() {
+                        self.engine.work_part(now, &mut self.outbox, 1);
+                    }
                 }
                 self.flush();
                 self.under_way.push((number, outcome, clock::now()));

@@ -2,14 +2,14 @@
 
 use super::*;
 
-const HANG: Micros = 50 * MS;
+pub(super) const HANG: Micros = 50 * MS;
 
 /// A conversation with `hang` set.
-fn watched(machines: usize) -> Talk {
+pub(super) fn watched(machines: usize) -> Talk {
     watched_with(machines, |_| ())
 }
 
-fn watched_with(machines: usize, change: impl FnOnce(&mut ServiceSpec)) -> Talk {
+pub(super) fn watched_with(machines: usize, change: impl FnOnce(&mut ServiceSpec)) -> Talk {
     let mut spec = spec(machines);
     spec.services[0].detect.hang = Some(HANG);
     change(&mut spec.services[0]);
@@ -19,14 +19,14 @@ fn watched_with(machines: usize, change: impl FnOnce(&mut ServiceSpec)) -> Talk 
 }
 
 /// The client asks, and every kernel has taken the question.
-fn ask(t: &mut Talk, machines: usize) {
+pub(super) fn ask(t: &mut Talk, machines: usize) {
     t.client(words(1, 1, b"GET\n"));
     for i in 0..machines {
         t.machine(i, ack(1, 5));
     }
 }
 
-fn hangs(t: &mut Talk) -> usize {
+pub(super) fn hangs(t: &mut Talk) -> usize {
     let machine = machine_ref(0);
     let wanted = Event::Suspect {
         machine,
@@ -336,84 +336,4 @@ fn a_replica_that_has_finished_knows_what_a_hung_heir_has_not_done() {
     let (machine, reason) = (machine_ref(2), Reason::Hang);
     let found = std::iter::from_fn(|| t.engine.take_event()).any(|e| e == Event::Suspect { machine, reason });
     assert!(found, "m1 has said and heard everything");
-}
-
-/// The answer of the original's service is lost on the way to the engine, and its stack repeats it after 200 ms at the earliest.
-#[test]
-fn an_original_whose_answer_was_lost_is_asked_before_it_is_accused() {
-    let mut t = watched(2);
-    ask(&mut t, 2);
-    t.machine(1, words(1, 5, b"42\n"));
-    t.machine_heard(0);
-    t.wait(13 * MS);
-    let asked = t.machine_heard(0);
-    assert_eq!(asked.len(), 1, "{asked:?}");
-    assert!(
-        asked[0].data.is_empty() && asked[0].at < 5,
-        "RFC 9293 section 3.8.6.1: {asked:?}"
-    );
-    // Its kernel says where it stands: behind the answer.
-    assert_eq!(t.machine(0, ack(4, 5)), Verdict::Drop(DropReason::NoNews));
-    t.wait(200 * MS);
-    assert_eq!(hangs(&mut t), 0);
-    t.machine(0, words(1, 5, b"42\n"));
-    assert_eq!(t.client_heard().last().map(|h| h.data.clone()), Some(b"42\n".to_vec()));
-}
-
-#[test]
-fn questions_have_their_time_however_late_the_engine_is() {
-    let mut t = watched(2);
-    ask(&mut t, 2);
-    t.machine(1, words(1, 5, b"42\n"));
-    t.hush();
-    // Nobody polls the engine for three times `hang`.
-    t.now += 3 * HANG;
-    t.wait(MS);
-    assert_eq!(hangs(&mut t), 0, "it has been asked only now");
-    t.machine(0, ack(4, 5));
-    t.wait(3 * HANG);
-    assert_eq!(hangs(&mut t), 0);
-}
-
-/// On the way to the original the client's question is lost, and the client repeats it after a second; the replica has answered it at once.
-#[test]
-fn an_original_that_has_not_heard_the_question_does_not_hang() {
-    let mut t = watched(2);
-    t.client(words(1, 1, b"GET\n"));
-    t.machine(1, words(1, 5, b"42\n"));
-    for _ in 0..900 {
-        t.wait(MS);
-        if t.machine_heard(0).iter().any(|h| h.data.is_empty() && h.at == 0) {
-            t.machine(0, ack(1, 1));
-        }
-    }
-    assert_eq!(hangs(&mut t), 0, "it says that it waits for the question");
-    t.client(words(1, 1, b"GET\n"));
-    t.machine(0, ack(1, 5));
-    t.wait(40 * MS);
-    assert_eq!(hangs(&mut t), 0, "it has had the question for less than `hang`");
-    t.wait(20 * MS);
-    assert_eq!(hangs(&mut t), 1);
-}
-
-/// RFC 9293 section 3.8.6.3: a kernel may wait with its acknowledgement for an answer that does not come.
-#[test]
-fn a_late_acknowledgement_gives_no_more_time() {
-    let mut spec = spec(2);
-    spec.services[0].detect.hang = Some(HANG);
-    let mut t = Talk::with(spec, false);
-    t.shake_hands(2);
-    t.client(words(1, 1, b"GET\n"));
-    t.machine(1, words(1, 5, b"42\n"));
-    t.wait(40 * MS);
-    // Nobody has read these four bytes.
-    t.machine(
-        0,
-        Say {
-            window: 996,
-            ..ack(1, 5)
-        },
-    );
-    t.wait(11 * MS);
-    assert_eq!(hangs(&mut t), 1);
 }

@@ -4,6 +4,7 @@
 //!
 //! All of this is compiled for tests only: no peer reaches an `unwrap` below this module, which stands where a test shall fail.
 
+mod asked;
 mod crash;
 mod diverge;
 mod fastest;
