@@ -236,8 +236,7 @@ impl Flow {
     /// The original acknowledges, and says nothing else: whether that is the answer to a question of the engine's own, which would be a duplicate
     /// to the client. An answer that comes late, or two for one question, may pass: a single duplicate does no harm (RFC 5681 section 3.2).
     pub(super) fn is_answer(&mut self, cx: &Context, now: Micros) -> bool {
-        let patience = self.silence(cx);
         let question = self.trial.awake().and_then(|trial| trial.question.take());
-        question.is_some_and(|asked| now <= asked + patience)
+        question.is_some_and(|asked| now <= asked + self.silence(cx))
     }
 }

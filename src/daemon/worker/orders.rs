@@ -37,10 +37,9 @@ impl<Q: PacketQueue> Worker<Q> {
             Order::Command(number, command) => {
                 let outcome = self.engine.command(now, command);
                 // The first packet does not wait for the others of a part. Timers do: packets that have arrived come before them.
-                for _ in 0..PART {
-                    if self.outbox.is_empty() {
-                        self.engine.work_part(now, &mut self.outbox, 1);
-                    }
+                let mut turns = 0..PART;
+                while self.outbox.is_empty() && turns.next().is_some() {
+                    self.engine.work_part(now, &mut self.outbox, 1);
                 }
                 self.flush();
                 self.under_way.push((number, outcome, clock::now()));

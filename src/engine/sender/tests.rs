@@ -10,7 +10,8 @@ const NO_BLOCKS: [(Pos, Pos); 0] = [];
 
 /// When the sender's timer goes off.
 fn armed(s: &Sender) -> Micros {
-    // Each caller has something under way, whatever the machine's written acknowledgements say: a timer that is not armed then is the fault to be shown.
+    // No peer reaches this: acknowledgements are written out here. Each caller has something under way, and a timer that is not armed then is the fault to
+    // be shown.
     s.deadline().expect("armed")
 }
 

@@ -287,30 +287,17 @@ fn an_original_that_ends_before_what_the_client_has_of_others_is_none_any_more()
 fn an_original_that_ends_before_the_end_that_two_others_have_told_is_none_any_more() {
     let mut t = racing(3);
     t.client(question());
-    let end = Say {
-        flags: Flags::FIN,
-        ..answer(b"42\n")
-    };
+    let end = fin(answer(b"42\n"));
     t.machine(1, end);
     t.machine(2, end);
     let heard = t.client_heard();
     assert!(heard.iter().any(|h| h.flags.contains(Flags::FIN)), "{heard:?}");
     // Of which only the words arrive. The original's process dies after its first byte: nobody votes on an end that is known.
-    t.machine(
-        0,
-        Say {
-            flags: Flags::FIN,
-            ..answer(b"4")
-        },
-    );
+    t.machine(0, fin(answer(b"4")));
     assert_eq!(t.engine.status().services[0].machines[1].original_of, 1);
     t.client(ack(5, 4));
     t.hush();
-    let again = Say {
-        flags: Flags::FIN,
-        ..words(4, 5, b"")
-    };
-    let verdict = t.machine(1, again);
+    let verdict = t.machine(1, fin(words(4, 5, b"")));
     assert!(matches!(verdict, Verdict::Accept { .. }), "{verdict:?}");
     assert!(t.client_heard().iter().any(|h| h.flags.contains(Flags::FIN)));
 }

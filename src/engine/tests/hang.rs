@@ -138,13 +138,7 @@ fn a_replica_that_may_not_take_over_is_no_measure() {
 fn a_fin_is_no_word_for_kernels_say_it_of_what_crashes() {
     // A replica is started anew: its kernel ends the connection, which is idle.
     let mut t = watched(2);
-    t.machine(
-        1,
-        Say {
-            flags: Flags::FIN,
-            ..ack(1, 1)
-        },
-    );
+    t.machine(1, fin(ack(1, 1)));
     t.wait(500 * MS);
     assert_eq!(hangs(&mut t), 0, "of the original, which has nothing to say");
 }
@@ -165,10 +159,6 @@ fn an_answer_that_has_waited_in_the_queue_while_the_engine_was_not_scheduled_cou
 fn a_service_that_does_not_answer_the_clients_end_while_all_replicas_do_hangs() {
     for (machines, expected) in [(2, 0), (3, 1)] {
         let mut t = watched(machines);
-        let fin = |ack| Say {
-            flags: Flags::FIN,
-            ..ack
-        };
         t.client(fin(ack(1, 1)));
         t.machine(0, ack(1, 2));
         for i in 1..machines {
@@ -246,10 +236,6 @@ fn an_original_that_has_said_its_last_word_does_not_hang() {
 fn the_end_of_one_replica_alone_is_no_answer_to_the_clients() {
     // The client has asked, and will say no more. While all compute, a replica's service is started anew: its kernel ends the connection.
     let mut t = watched(3);
-    let fin = |say| Say {
-        flags: Flags::FIN,
-        ..say
-    };
     t.client(fin(words(1, 1, b"GET\n")));
     for i in 0..3 {
         t.machine(i, ack(1, 6));
@@ -319,10 +305,6 @@ fn a_replica_with_a_large_buffer_is_asked_whether_its_service_reads() {
 
 #[test]
 fn a_replica_that_has_finished_knows_what_a_hung_heir_has_not_done() {
-    let fin = |say| Say {
-        flags: Flags::FIN,
-        ..say
-    };
     let mut t = watched(3);
     ask(&mut t, 3);
     for i in [1, 0] {

@@ -185,6 +185,19 @@ pub fn ack(at: i64, ack: i64) -> Say<'static> {
     words(at, ack, b"")
 }
 
+/// The same with another window field.
+pub fn with_window(window: u16, say: Say<'_>) -> Say<'_> {
+    Say { window, ..say }
+}
+
+/// The same as the speaker's last words.
+pub fn fin(say: Say<'_>) -> Say<'_> {
+    Say {
+        flags: Flags::FIN,
+        ..say
+    }
+}
+
 /// Machine `i` of the one service.
 pub fn machine_ref(i: u16) -> MachineRef {
     MachineRef {
@@ -247,14 +260,15 @@ impl Talk {
 
     /// A super-packet's checksum is the kernel's work.
     fn hear(&mut self, bytes: &[u8], by: &str) {
-        // Test code: what the engine has made or let through, not what a peer has sent. If it did not parse, the test is to fail.
+        // No peer reaches this, for a test plays all of them, and these bytes are what the engine has made or let through. If they do not parse, the test is
+        // to fail.
         let p = Parsed::parse(bytes).expect("the engine lets out only what parses");
         assert!(by == "uncut" || tcp_checksum_ok(bytes, &p), "checksum of {p:?}");
         let (own, other) = if p.dst == client() {
             (ISN[0], CLIENT_ISN)
         } else {
             let at_table = (0..ISN.len()).find(|i| machine(*i) == p.dst);
-            // Test code: the engine chose this address, no peer did. One that is nobody's is a fault that the test is to show.
+            // No peer reaches this: the engine chose the address. One that is nobody's is a fault that the test is to show.
             let i = at_table.expect("to somebody at the table");
             (CLIENT_ISN, ISN[i])
         };

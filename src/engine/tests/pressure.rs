@@ -175,7 +175,7 @@ fn equal_backpressure_evicts_nobody() {
         let v = t.client(words(at, 1, &data));
         assert!(matches!(v, Verdict::Accept { .. }), "{v:?} at {at}");
         at += 1024;
-        // Of this loop's own numbers, which no peer has said: at most 81 units, and `at` stays below the edge.
+        // No peer reaches this: it is made of this loop's own numbers, at most 81 units, and `at` stays below the edge.
         let left = |w: i64| u16::try_from((1 + w * 128 - at) / 128).unwrap();
         for i in 0..2 {
             let w = left(81 - i);
@@ -215,11 +215,6 @@ fn equal_backpressure_evicts_nobody() {
     assert!(!ev.iter().any(|e| matches!(e, Event::Evict { .. })), "{ev:?}");
 }
 
-/// What a machine says with this window.
-fn with_window(window: u16, say: Say<'_>) -> Say<'_> {
-    Say { window, ..say }
-}
-
 /// The original dies, the other says `pieces` of four bytes, and the second is lost on the way to the client: the machine hears of it.
 fn hears_of_loss_after_a_takeover(t: &mut Talk, window: u16, pieces: std::ops::Range<i64>) {
     t.client(ack(5, 5));
@@ -233,7 +228,7 @@ fn hears_of_loss_after_a_takeover(t: &mut Talk, window: u16, pieces: std::ops::R
         t.client(ack(5, 9));
     }
     let heard = t.machine_heard(1);
-    // The only flow, and it has just spoken: no packet of a peer leads here, and if it were parked or gone, the test is to fail.
+    // No peer reaches this: it is the test that looks. The only flow has just spoken, and if it were parked or gone, the test is to fail.
     let flow = t.engine.flows.awake(0).unwrap();
     assert!(
         heard.len() >= 3,
@@ -319,14 +314,15 @@ fn persist_does_not_leave_a_huge_timeout() {
     s.mind_window(1000, supply);
     let mut now = 1000;
     for _ in 0..12 {
-        // Data waits behind a window that this test keeps closed, so a timer runs: one that did not would be the fault to be shown.
+        // No peer reaches this: there is none. Data waits behind a window that this test keeps closed, and a timer that did not run would be the fault to be
+        // shown.
         now = s.deadline().unwrap();
         s.on_timer(now);
         s.mind_window(now, supply);
     }
     s.on_ack(now, 1001, 2001, std::iter::empty(), true); // the window opens by one segment
     assert!(s.next_segment(now, supply).is_some());
-    // A segment has just been taken two lines above, so its timer runs. No packet is read here at all.
+    // No peer reaches this either: a segment has just been taken two lines above, so its timer runs.
     let wait = s.deadline().unwrap() - now;
     assert!(wait <= 1_000_000, "lost now, it is sent again after {wait} µs");
 }
@@ -389,6 +385,7 @@ fn all_clients_of_lost_flows_are_told() {
     t.engine.poll(t.now, &mut out);
     let mut resets = 0;
     for packet in out.iter() {
+        // No peer reaches this: it is the engine's own packet. If it does not parse, the test is to fail.
         let p = Parsed::parse(packet.bytes).unwrap();
         if packet.dst.to_string() == "10.9.1.1" && p.flags.contains(Flags::RST) {
             resets += 1;
@@ -402,6 +399,7 @@ fn the_room_of_many_connections_is_given_back_when_the_last_has_gone() {
     let mut t = Talk::new(2);
     let syns = 2 * KEPT_FLOWS;
     for i in 0..syns {
+        // No peer reaches this: it counts this loop's turns.
         let [_, _, high, low] = u32::try_from(i).unwrap().to_be_bytes();
         let who = SocketAddr::new([10, 9, high, low].into(), 40_001);
         let syn = Say {

@@ -12,6 +12,7 @@ fn probe(engine: &mut Engine, at: Micros, last: Option<Micros>) -> Vec<Parsed> {
     let mut out = Outbox::new();
     let machine = machine_ref(0);
     engine.probe(Probe { machine, at, last }, &mut out);
+    // No peer reaches this: it is the engine's own probe. If it does not parse, the test is to fail.
     let parsed = out.iter().map(|p| Parsed::parse(p.bytes).unwrap());
     parsed
         .inspect(|p| assert_eq!((p.src, p.dst), (us(), machine_addr())))

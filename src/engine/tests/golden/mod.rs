@@ -129,8 +129,8 @@ fn hex(text: &str) -> Vec<u8> {
         .chars()
         .filter(|c| !c.is_whitespace() && *c != '|')
         .map(|c| {
-            // The digits stand in this test's own files: a slip of the pen, and no peer, reaches the panic.
             let digit = c.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            // No peer reaches this: the digits stand in this test's own files, and a slip of the pen ends it.
             digit.unwrap_or_else(|| panic!("{c} is no hex digit"))
         })
         .collect();
