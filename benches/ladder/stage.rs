@@ -302,14 +302,12 @@ fn tune(lab: &Lab, kind: Kind) {
     if kind == Kind::Relevo(Place::Together) || other_core() == CORE {
         return;
     }
+    let other = other_core().parse().expect("a core's number");
     // A replica is another machine: its stack's work is not the engine host's. Receive packet steering lets the other core do it.
     for replica in &lab.machines()[1..] {
-        let set = "echo 2 > /sys/class/net/eth0/queues/rx-0/rps_cpus";
-        let status = replica.command("sh").args(["-c", set]).status();
-        if !status.is_ok_and(|s| s.success()) {
+        if let Err(why) = replica.take_up_on("eth0", other) {
             println!(
-                "note: {}: receive packet steering can't be set, so the engine's core works for its stack, too",
-                replica.name()
+                "note: receive packet steering can't be set, so the engine's core works for this stack, too: {why}"
             );
         }
     }

@@ -8,7 +8,7 @@ use crate::lab::cluster::{Cluster, MIB, PATIENCE, PORT};
 use crate::lab::engine::Engine;
 use crate::lab::faults::{Freeze, Fuse, freeze};
 use crate::lab::peers::Client;
-use crate::lab::{Family, counters, wait_for};
+use crate::lab::{Family, wait_for};
 use crate::turn;
 
 const SIZE: u64 = 64 * MIB;
@@ -21,45 +21,24 @@ fn last_takeover(engine: &Engine, key: &str) -> Value {
 
 /// An upload, a download and a dialogue at once, the command at half of the upload.
 fn under_load(cluster: &Cluster, engine: &Arc<Engine>, words: &'static [&'static str]) -> (Vec<String>, String) {
-    let psc = cluster.lab.psc(Family::V4, PORT);
     let fuse = {
         let engine = engine.clone();
         Fuse::lay(move || engine.tell(words))
     };
-    std::thread::scope(|scope| {
-        let client = cluster.lab.client();
-        client.enter_in(scope, || {
-            let half = |done| {
-                if done > SIZE / 2 {
-                    fuse.light();
-                }
-            };
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .upload(1, SIZE, half)
-                .expect("upload");
-        });
-        client.enter_in(scope, || {
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .download(2, SIZE, |_| ())
-                .expect("download");
-        });
-        client.enter_in(scope, || {
-            Client::connect(psc, PATIENCE)
-                .expect("connect")
-                .talk(3, ROUNDS, |_| ())
-                .expect("talk");
-        });
-    });
-    let orders = ["PUT 1".to_owned(), format!("GET 2 {SIZE}"), format!("TALK 3 {ROUNDS}")];
-    (orders.into(), fuse.done())
+    let half = |done| {
+        if done > SIZE / 2 {
+            fuse.light();
+        }
+    };
+    let orders = cluster.transfers(Family::V4, SIZE, ROUNDS, half);
+    (orders, fuse.done())
 }
 
 #[test]
 fn a_failover_by_plan_costs_no_client_a_retransmission() {
     let _turn = turn();
     let cluster = Cluster::new(3);
+    cluster.lab.keep_order();
     let engine = Arc::new(cluster.engine(Family::V4, &[]));
     let (orders, _) = under_load(&cluster, &engine, &["failover", "lab", "--to", "m2"]);
     assert_eq!(engine.original(), "m2");
@@ -68,7 +47,7 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     assert!(engine.counter("handovers_level") >= 1, "no flow has moved");
     assert_eq!(last_takeover(&engine, "flows"), engine.counter("handovers_level"));
     assert!(last_takeover(&engine, "redirect_us").as_u64() > Some(0));
-    assert_eq!(counters::lost_to(cluster.lab.client()), 0);
+    cluster.assert_nothing_lost();
     cluster.assert_identical(&[0, 1, 2], &orders);
     cluster.assert_no_resets();
 }
@@ -77,6 +56,7 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
 fn a_disabled_original_hands_over_first() {
     let _turn = turn();
     let cluster = Cluster::new(3);
+    cluster.lab.keep_order();
     let engine = Arc::new(cluster.engine(Family::V4, &[]));
     let (orders, said) = under_load(&cluster, &engine, &["machine", "disable", "lab", "m0"]);
     assert!(said.contains("m0 -> m1") && said.contains("moved"), "{said}");
@@ -85,7 +65,7 @@ fn a_disabled_original_hands_over_first() {
         ("m1".into(), "disabled".into())
     );
     assert!(engine.counter("handovers_level") >= 1, "no flow has moved by plan");
-    assert_eq!(counters::lost_to(cluster.lab.client()), 0);
+    cluster.assert_nothing_lost();
     cluster.assert_identical(&[1, 2], &orders);
     cluster.assert_no_resets();
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::engine::{Engine, ServiceConfig};
-use super::peers::{Record, Service};
+use super::peers::{Client, Record, Service};
 use super::services::addresses;
 use super::{Family, Lab, counters, wait_for};
 
@@ -53,6 +53,20 @@ impl Cluster {
         Engine::start(&self.lab, &[config])
     }
 
+    /// An upload and a download of `size` bytes and a dialogue of `rounds` at once, from the first client; `sent` hears how much of the upload has
+    /// gone. Returns the orders, as the services write them down.
+    pub fn transfers(&self, family: Family, size: u64, rounds: u64, sent: impl Fn(u64) + Sync) -> Vec<String> {
+        let psc = self.lab.psc(family, PORT);
+        let connect = || Client::connect(psc, PATIENCE).expect("connect");
+        let client = self.lab.client();
+        std::thread::scope(|scope| {
+            client.enter_in(scope, || connect().upload(1, size, &sent).expect("upload"));
+            client.enter_in(scope, || connect().download(2, size, |_| ()).expect("download"));
+            client.enter_in(scope, || connect().talk(3, rounds, |_| ()).expect("talk"));
+        });
+        ["PUT 1".to_owned(), format!("GET 2 {size}"), format!("TALK 3 {rounds}")].into()
+    }
+
     /// Waits until each of these machines has ended a connection for each of these orders, demands that all saw the same and that
     /// every connection was closed in order, and returns what one of them saw.
     pub fn assert_identical(&self, machines: &[usize], orders: &[String]) -> Vec<Record> {
@@ -78,6 +92,16 @@ impl Cluster {
             }
         }
         first
+    }
+
+    /// No client has taken a segment for lost: whatever happened, none of them has noticed. For a lab that keeps the order ([`Lab::keep_order`]).
+    pub fn assert_nothing_lost(&self) {
+        let lost: Vec<u64> = self.lab.clients().iter().map(counters::lost_to).collect();
+        if lost.iter().any(|n| *n > 0) {
+            let hosts = self.lab.clients().iter().chain(self.lab.machines());
+            let stories: Vec<String> = hosts.map(counters::tcp_story).collect();
+            panic!("segments that clients took for lost: {lost:?}\n{}", stories.join("\n"));
+        }
     }
 
     /// No client has seen a reset.

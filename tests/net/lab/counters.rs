@@ -58,6 +58,12 @@ pub fn unacknowledged(host: &Host, port: u16) -> Option<u64> {
 
 /// A counter of `/proc/net/snmp` or `/proc/net/netstat`, for example `("Tcp", "RetransSegs")`.
 pub fn snmp(host: &Host, group: &str, name: &str) -> u64 {
+    let found = group_of(host, group).into_iter().find(|(n, _)| n == name);
+    found.unwrap_or_else(|| panic!("no counter {group} {name}")).1
+}
+
+/// All counters of a group of `/proc/net/snmp` or `/proc/net/netstat`.
+fn group_of(host: &Host, group: &str) -> Vec<(String, u64)> {
     let text = host.enter(|| {
         ["snmp", "netstat"]
             .map(|file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("read counters"))
@@ -65,16 +71,21 @@ pub fn snmp(host: &Host, group: &str, name: &str) -> u64 {
     });
     let prefix = format!("{group}:");
     let mut lines = text.lines().filter(|line| line.starts_with(&prefix));
-    while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
-        if let Some(at) = names.split_whitespace().position(|n| n == name) {
-            return values
-                .split_whitespace()
-                .nth(at)
-                .and_then(|v| v.parse().ok())
-                .expect("a counter's value");
-        }
-    }
-    panic!("no counter {group} {name}")
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+        panic!("no group {group} of counters");
+    };
+    let pairs = names.split_whitespace().zip(values.split_whitespace()).skip(1);
+    // Some are signed, `MaxConn` for one: such are none of ours.
+    pairs
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
+}
+
+/// What a host's TCP has counted of everything that is out of the ordinary: `name=count`, but for those that are 0. For a test's last words.
+pub fn tcp_story(host: &Host) -> String {
+    let counters = group_of(host, "TcpExt").into_iter().filter(|(_, n)| *n > 0);
+    let words: Vec<String> = counters.map(|(name, n)| format!("{name}={n}")).collect();
+    format!("{}: {}", host.name(), words.join(" "))
 }
 
 /// TCP segments that the host has retransmitted.

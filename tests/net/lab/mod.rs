@@ -137,6 +137,24 @@ impl Lab {
         }
     }
 
+    /// Links keep the order of packets, as cables do. A veth pair keeps it only for what one processor sends: a segment that waits in the queue of
+    /// one is overtaken by the next when its sender has moved to another, and a TCP takes it for lost. For tests that count what was lost.
+    pub fn keep_order(&self) {
+        let last = std::thread::available_parallelism().map_or(0, |n| n.get() - 1);
+        let set = |host: &Host, interface: &str, processor| {
+            host.take_up_on(interface, processor)
+                .unwrap_or_else(|e| panic!("receive packet steering for {interface}: {e}"));
+        };
+        let clients = (0..self.clients.len()).map(Link::Client);
+        let machines = (0..self.machines.len()).map(Link::Machine);
+        for link in clients.chain(machines) {
+            set(&self.engine, &link.interface(), 0);
+        }
+        for host in self.clients.iter().chain(&self.machines) {
+            set(host, "eth0", last);
+        }
+    }
+
     /// A directory that goes with the lab.
     pub fn dir(&self) -> &Path {
         &self.dir

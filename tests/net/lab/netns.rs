@@ -150,6 +150,22 @@ impl Host {
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&ns), Some(LinkNameSpaceType::Network)).expect("setns");
     }
 
+    /// What arrives at `interface` is taken up by one processor, whichever has sent it (receive packet steering). An error says what the kernel has
+    /// against it.
+    pub fn take_up_on(&self, interface: &str, processor: usize) -> std::io::Result<()> {
+        let set = format!(
+            "echo {:x} > /sys/class/net/{interface}/queues/rx-0/rps_cpus",
+            1_u64 << processor
+        );
+        // `ip netns exec` brings the host's own /sys.
+        let output = self.command("sh").args(["-c", &set]).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let why = String::from_utf8_lossy(&output.stderr);
+        Err(std::io::Error::other(format!("{}: {}", self.name, why.trim())))
+    }
+
     /// Sets `/proc/sys/<key>` of this host.
     pub fn sysctl(&self, key: &str, value: &str) {
         self.enter(|| write_sysctl(key, value));
