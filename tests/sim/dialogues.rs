@@ -503,6 +503,10 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             210_108_397,
             "an original of old, whose clock is behind another's that was silent",
         ),
+        (
+            240_165_596,
+            "a failover to a machine without an option, of a flow on trial",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

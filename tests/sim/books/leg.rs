@@ -2,7 +2,7 @@
 
 use relevo::engine::Micros;
 
-use super::{Stamps, Told, place, raise};
+use super::{Promise, Stamps, Told, place, raise};
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
 /// One machine's half of a flow, as far as the engine can know it.
@@ -71,6 +71,12 @@ impl Leg {
     /// to the SYN were lost until the engine gave it up (R10), or it left its window closed for as long.
     pub fn should_finish(&self) -> bool {
         !self.evicted && !self.lost && !self.quit && !self.given_up && (!self.reset || self.isn.is_some())
+    }
+
+    /// Whether it has opened the connection with the options that the client was promised: without them it never becomes original (R5).
+    pub fn agrees(&self, promise: Promise) -> bool {
+        let agreed = (self.timestamps, self.scale.is_some(), self.sack);
+        self.isn.is_some() && agreed == (promise.timestamps, promise.scale.is_some(), promise.sack)
     }
 
     /// How much its service has said. A FIN is no word, for the kernel says it, too, of one that crashes; but for the answer to the client's, `end`.

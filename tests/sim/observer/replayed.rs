@@ -1,7 +1,7 @@
 //! What must hold when the engine rests after a takeover: the client has been sent what the others had said (R9).
 
 use super::Observer;
-use crate::books::{Leg, Violation, ensure};
+use crate::books::{Violation, ensure};
 
 impl Observer {
     /// R9, but for FINs, which may have to wait for a vote (R11): what every machine that could take over had said by then, the client has been sent when the engine rests. A machine that
@@ -19,16 +19,12 @@ impl Observer {
             if flow.reset_to_client || flow.refused || flow.limit {
                 continue;
             }
-            let alike = |l: &Leg| {
-                let agreed = (l.timestamps, l.scale.is_some(), l.sack);
-                agreed == (promise.timestamps, promise.scale.is_some(), promise.sack)
-            };
             let heirs = flow
                 .legs
                 .iter()
                 .zip(states)
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
-            let heirs = heirs.filter(|l| l.counts() && !l.gone && l.isn.is_some() && alike(l));
+            let heirs = heirs.filter(|l| l.counts() && !l.gone && l.agrees(promise));
             let Some(said) = heirs
                 .map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole) - u64::from(l.fin.is_some()))
                 .min()

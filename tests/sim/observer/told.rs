@@ -4,7 +4,7 @@
 use relevo::engine::Micros;
 
 use super::Observer;
-use crate::books::{Flow, Promise, place};
+use crate::books::{Flow, Leg, Promise, place};
 use crate::packet::Packet;
 
 impl Observer {
@@ -47,13 +47,16 @@ impl Observer {
     }
 
     /// A failover to machine `to` was ordered: each flow may have another original now. But none moves to a machine that has reset it (R13), or
-    /// has not opened it; and where the original itself has reset it, a vote is still open (R11): what the others have said waits for its end.
+    /// has not opened it as the client was promised; and where the original itself has reset it, a vote is still open (R11): what the others have said
+    /// waits for its end.
     pub fn failover(&mut self, to: usize) {
         for flow in &mut self.flows {
             flow.original = None;
             flow.heirs.clear();
             flow.takeovers += 1;
-            flow.switching |= flow.legs[to].as_ref().is_some_and(|leg| !leg.gone && leg.isn.is_some());
+            let promise = flow.promise;
+            let able = |leg: &Leg| !leg.gone && promise.is_some_and(|promise| leg.agrees(promise));
+            flow.switching |= flow.legs[to].as_ref().is_some_and(able);
         }
     }
 
