@@ -507,6 +507,11 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             240_165_596,
             "a failover to a machine without an option, of a flow on trial",
         ),
+        (
+            250_156_001,
+            "a probe behind bytes less than a unit of the scale beyond the window",
+        ),
+        (250_804_202, "a machine that thaws just before it is given up"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
