@@ -512,6 +512,7 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             "a probe behind bytes less than a unit of the scale beyond the window",
         ),
         (250_804_202, "a machine that thaws just before it is given up"),
+        (260_273_436, "an heir that nobody has heard, and that resets"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
