@@ -507,12 +507,6 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             240_165_596,
             "a failover to a machine without an option, of a flow on trial",
         ),
-        (
-            250_156_001,
-            "a probe behind bytes less than a unit of the scale beyond the window",
-        ),
-        (250_804_202, "a machine that thaws just before it is given up"),
-        (260_273_436, "an heir that nobody has heard, and that resets"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

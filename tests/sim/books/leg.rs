@@ -46,10 +46,7 @@ pub struct Leg {
     /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,
     pub quit: bool,
-    /// Its machine was frozen when it was last sent anything: it has not heard that it could go on.
-    pub unheard: bool,
-    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long; or it
-    /// was frozen until then, or so nearly that nothing was sent to it since.
+    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long.
     pub given_up: bool,
     /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
     pub gone: bool,

@@ -38,8 +38,6 @@ impl Observer {
         };
         if p.has(RST) {
             self.note_reset(now, f, m, p);
-        } else if let Some(leg) = &mut self.flows[f].legs[m] {
-            leg.unheard = self.state[m].frozen;
         }
         let result = self.check_to_machine(f, m, p, bytes, cause);
         self.note_opened(now, f, m);
@@ -64,11 +62,10 @@ impl Observer {
             return;
         }
         leg.reset = true;
-        // R10 limits R24: a service that hangs with its window closed is not waited for without end, nor a machine that is frozen. Only then: a leg
-        // that stands still for want of what the engine owes it, however long, is the engine's fault.
+        // R10 limits R24: a service that hangs with its window closed is not waited for without end. Only then: a leg that stands still for
+        // want of what the engine owes it, however long, is the engine's fault.
         let over = flow.finished_at.map(|at| at.max(leg.moved_at) + self.close_timeout);
-        let stands = (self.state[m].hung && leg.is_full()) || leg.unheard;
-        leg.given_up = stands && over.is_some_and(|at| now >= at);
+        leg.given_up = self.state[m].hung && leg.is_full() && over.is_some_and(|at| now >= at);
     }
 
     fn check_to_machine(
@@ -149,13 +146,8 @@ impl Observer {
             "u {start}..{end}, but the client has sent {}",
             flow.sent
         );
-        // R22: what a client says less than a unit of the scale beyond its window is passed on, and a probe of one byte.
-        let slack = match (cause, flow.promise.and_then(|promise| promise.scale)) {
-            (Cause::Client(_), Some(scale)) => 1 << scale,
-            _ => 1,
-        };
         ensure!(
-            end <= leg.edge as i64 + slack,
+            end <= leg.edge as i64 + 1,
             "R3",
             "u {end} is past the machine's window edge {}",
             leg.edge

@@ -33,9 +33,7 @@ impl Observer {
             if flow.original == Some(m) || self.fastest {
                 flow.original = None;
                 flow.takeovers += 1;
-                // It may have moved to an heir already, unheard. One that has reset it since is on trial (R11): what the others have said waits for that.
-                let gone = |heir: &usize| flow.legs[*heir].as_ref().is_some_and(|leg| leg.gone);
-                flow.switching |= !flow.heirs.iter().any(gone);
+                flow.switching = true;
             } else if flow.heirs.contains(&m) {
                 // It may have moved there already, unheard. Who is dead is no heir any more.
                 flow.original = None;
