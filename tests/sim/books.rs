@@ -230,6 +230,25 @@ impl Flow {
         unknown || self.original_has_ended()
     }
 
+    /// R12: a flow moves to the heir of a plan, maybe without a word to the client, when that is level: it has acknowledged as much as the original and
+    /// said what the client was sent. Takes note of those that are.
+    pub fn note_level(&mut self) {
+        let present = self.original.iter().chain(&self.heirs);
+        let acked = present.filter_map(|m| self.legs[*m].as_ref()).map(|leg| leg.acked);
+        let Some(least) = acked.min() else { return };
+        for heir in &self.heirs {
+            if let Some(leg) = &mut self.legs[*heir] {
+                leg.levelled |= !leg.gone && leg.acked >= least && leg.sent >= self.told.sent;
+            }
+        }
+    }
+
+    /// Whether it may have moved to an heir that has reset it since: then what the others have said waits for a vote (R11).
+    pub fn heir_may_be_on_trial(&self) -> bool {
+        let mut heirs = self.heirs.iter().filter_map(|heir| self.legs[*heir].as_ref());
+        heirs.any(|leg| leg.levelled && leg.gone)
+    }
+
     /// Machine `m` speaks to the client: it may have taken over from an original that has ended. Where it is not known who was original, it may
     /// have been this one all along, and an heir that has ended is still to come, for an end in order forbids no planned move (R12).
     pub fn moves_on(&mut self, m: usize) {
@@ -261,9 +280,11 @@ impl Flow {
         if let Some((tsval, _)) = p.options.ts {
             Stamps::add(&mut self.stamps, tsval);
         }
-        // Only an exactly placed reset ends anything (R11); others answer what is left of older connections.
+        // Only an exactly placed reset ends anything (R11): behind all bytes that have come, of which an acknowledgement's number is no news, or where
+        // the client was told. Others are challenged (RFC 5961 section 3.2), or answer what is left of older connections.
         let at = place(p.seq, self.isn, self.sent);
-        self.client_reset |= p.has(RST) && (at == self.sent as i64 || at == self.told.ack.max(1) as i64);
+        let end = self.pieces.iter().map(|piece| piece.1).fold(1, i64::max);
+        self.client_reset |= p.has(RST) && (at == end || at == self.told.ack.max(1) as i64);
         let Some(promise) = self.promise else { return };
         if p.has(SYN) || p.has(RST) || !p.has(ACK) {
             return;

@@ -507,6 +507,24 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             240_165_596,
             "a failover to a machine without an option, of a flow on trial",
         ),
+        (
+            250_156_001,
+            "smoltcp's fast retransmission takes no notice of the window",
+        ),
+        (270_861_717, "the same by a machine, whose answer is not believed"),
+        (280_534_613, "the same, and garbage for what was never sent"),
+        (250_804_202, "a machine that thaws just before it is given up"),
+        (260_273_436, "an heir that nobody has heard, and that resets"),
+        (
+            270_506_988,
+            "a machine without an option, given up before the client proves itself",
+        ),
+        (
+            270_813_039,
+            "a reset behind bytes that were lost, and its challenge lost",
+        ),
+        (280_065_045, "the same, and the port is used again"),
+        (290_383_632, "the last machine is frozen until another is back"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

@@ -210,7 +210,7 @@ impl Host {
     /// An error is what an application found wrong, with the number of its flow.
     pub fn run(&mut self, now: Micros, packet: Option<Vec<u8>>) -> Result<(), (usize, String)> {
         TSVAL.set(self.spec.ts_base.wrapping_add((now / 1000) as u32));
-        let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p));
+        let packet = packet.filter(|p| self.syn_is_welcome(p) && !self.stalls_fin(p) && !self.overshoots(p));
         let packet = packet.map(|bytes| self.quirks.within_window(self.without_options(bytes)));
         let packet = packet.map(|bytes| self.quirks.without_early_fin(bytes));
         if let Some(bytes) = &packet {

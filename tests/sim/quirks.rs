@@ -23,6 +23,8 @@ struct Sent {
     scale: u8,
     /// The same as the stack itself remembers it.
     known_edge: Option<u32>,
+    /// The right edge of the window that the peer has told.
+    room: Option<u32>,
     /// The last packet of the peer that the stack looked into, and what it acknowledges.
     heard: Vec<u8>,
     acked: u32,
@@ -49,9 +51,29 @@ impl Sent {
 #[derive(Debug, Default)]
 pub struct Quirks {
     sent: Vec<Sent>,
+    /// The window scale of each peer, by own port, as its SYN offered it.
+    offers: Vec<(IpEndpoint, u16, u8)>,
 }
 
 impl Quirks {
+    /// smoltcp sends again at once, after three duplicate acknowledgements, a whole segment from the first byte that is not acknowledged, whatever of it
+    /// was sent before, and whatever the peer's window takes of it: but RFC 9293 (section 3.8.6) wants a sender to keep to the window. So where the
+    /// first `len` unacknowledged bytes don't fit in there, it must not hear `p`, if that is a duplicate (RFC 5681 section 2).
+    pub fn overshoots(&self, p: &Packet, len: usize) -> bool {
+        let of = IpEndpoint::new(p.src.into(), p.sport);
+        let Some(sent) = self.sent.iter().find(|s| s.is(of, p.dport)) else {
+            return false;
+        };
+        let edge = p.ack.wrapping_add(u32::from(p.win) << self.scale_of(of, p.dport));
+        let duplicate = p.flags == ACK && p.len == 0 && p.ack == sent.acked && sent.room == Some(edge);
+        duplicate && (edge.wrapping_sub(p.ack) as usize) < len
+    }
+
+    fn scale_of(&self, peer: IpEndpoint, port: u16) -> u8 {
+        let offer = self.offers.iter().find(|(p, own, _)| (*p, *own) == (peer, port));
+        offer.map_or(0, |(.., scale)| *scale)
+    }
+
     /// Whether a FIN of this connection is unacknowledged by `ack`.
     pub fn fin_is_open(&self, to: IpEndpoint, from: u16, ack: u32) -> bool {
         let unacknowledged = |s: &Sent| s.fin && s.is(to, from) && s.end.wrapping_sub(ack) as i32 > 0;
@@ -103,9 +125,13 @@ impl Quirks {
     /// A packet comes in.
     pub fn note_heard(&mut self, bytes: &[u8]) {
         let Ok(p) = Packet::parse(bytes) else { return };
+        let of = IpEndpoint::new(p.src.into(), p.sport);
+        if p.has(SYN) {
+            self.offers.retain(|(peer, port, _)| (*peer, *port) != (of, p.dport));
+            self.offers.push((of, p.dport, p.options.scale.unwrap_or(0)));
+        }
         if p.has(SYN) && p.has(ACK) && p.options.scale.is_none() {
             // RFC 7323 section 2.2: windows are scaled only if both sides have said so.
-            let of = IpEndpoint::new(p.src.into(), p.sport);
             self.sent
                 .iter_mut()
                 .filter(|s| s.is(of, p.dport))
@@ -114,11 +140,12 @@ impl Quirks {
         if p.has(RST) || p.has(SYN) || !p.has(ACK) {
             return;
         }
-        let of = IpEndpoint::new(p.src.into(), p.sport);
+        let scale = self.scale_of(of, p.dport);
         if let Some(sent) = self.sent.iter_mut().find(|s| s.is(of, p.dport))
             && sent.acked.wrapping_sub(p.ack) as i32 <= 0
             && !sent.is_old(&p)
         {
+            sent.room = Some(p.ack.wrapping_add(u32::from(p.win) << scale));
             sent.acked = p.ack;
             sent.heard.clear();
             sent.heard.extend_from_slice(bytes);
@@ -160,6 +187,7 @@ impl Quirks {
                 edge: None,
                 known_edge: None,
                 scale: p.options.scale.unwrap_or(0),
+                room: None,
                 heard: Vec::new(),
                 acked: p.seq,
                 told: None,
@@ -229,6 +257,7 @@ impl Quirks {
     /// The host has forgotten this connection.
     pub fn forget(&mut self, to: IpEndpoint, from: u16) {
         self.sent.retain(|s| !s.is(to, from));
+        self.offers.retain(|(peer, port, _)| (*peer, *port) != (to, from));
     }
 }
 

@@ -5,6 +5,30 @@ use relevo::engine::Micros;
 use super::{Promise, Stamps, Told, place, raise};
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
+/// When a machine was last sent the first byte that it lacks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Urged {
+    before: Option<Micros>,
+    last: Option<Micros>,
+    frozen: bool,
+}
+
+impl Urged {
+    /// It is sent it now, while its machine is frozen or not.
+    pub fn again(&mut self, now: Micros, frozen: bool) {
+        (self.before, self.last, self.frozen) = (self.last, Some(now), frozen);
+    }
+
+    /// Whether its machine was frozen the last time, and the next is not due: after twice the time that lay between the last two (RFC 6298 section 5.5).
+    pub fn was_in_vain(&self, now: Micros) -> bool {
+        let due = self
+            .before
+            .zip(self.last)
+            .map(|(before, last)| last + 2 * (last - before));
+        self.frozen && due.is_some_and(|due| now <= due)
+    }
+}
+
 /// One machine's half of a flow, as far as the engine can know it.
 #[derive(Clone, Debug, Default)]
 pub struct Leg {
@@ -46,10 +70,15 @@ pub struct Leg {
     /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,
     pub quit: bool,
-    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long.
+    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long; or its
+    /// machine was frozen until then, or so nearly that it has not been sent anything since.
     pub given_up: bool,
+    /// When it was last sent what it lacks first, the time before that, and whether its machine was frozen.
+    pub urged: Urged,
     /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
     pub gone: bool,
+    /// As heir of a plan it was level with the original once: the flow may have moved there, unheard.
+    pub levelled: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).

@@ -56,6 +56,16 @@ impl Host {
         waits && self.quirks.fin_is_open(from, to, p.ack)
     }
 
+    /// Whether this may make smoltcp send more than its peer's window takes (see [`crate::quirks::Quirks::overshoots`]).
+    pub(super) fn overshoots(&self, bytes: &[u8]) -> bool {
+        let Ok(p) = Packet::parse(bytes) else { return false };
+        let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
+        let sockets = self.slots.iter().map(|(h, _)| self.sockets.get::<tcp::Socket>(*h));
+        let mut here =
+            sockets.filter(|s| s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to));
+        here.any(|s| self.quirks.overshoots(&p, s.send_queue().min(self.spec.mtu)))
+    }
+
     /// smoltcp knows no switch for SACK and window scaling: a SYN loses the options that the host does not know.
     pub(super) fn without_options(&self, mut bytes: Vec<u8>) -> Vec<u8> {
         let Ok(p) = Packet::parse(&bytes) else { return bytes };

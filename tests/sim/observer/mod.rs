@@ -193,12 +193,15 @@ impl Observer {
         let kept = flow.proved || self.state[m].failed(flow);
         let unit = 1 << flow.client_scale(flow.promise.and_then(|promise| promise.scale));
         let (isn, fin, room) = (flow.isn, flow.fin, (flow.edge, unit));
+        let promise = flow.promise.filter(|_| !flow.proved && !flow.reset_to_client);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
         let (ended, sent, taken) = (leg.fin.is_some(), leg.sent, (leg.acked, leg.edge));
         let before = (sent, ended, leg.gone);
         leg.hear(p, isn, fin, kept, room);
+        // R1, R5: before the client has proved itself one machine at a time has the flow; who can't keep its promise has it no longer.
+        leg.lost |= promise.is_some_and(|promise| leg.isn.is_some() && !leg.agrees(promise));
         leg.moved_at = if (leg.acked, leg.edge) == taken {
             leg.moved_at
         } else {
@@ -210,6 +213,7 @@ impl Observer {
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));
         let offsets = (seq, Some(place(p.ack, isn, leg.acked)).filter(|_| p.has(ACK)));
+        flow.note_level();
         if too_early && self.state[m].failed(flow) {
             flow.replaced(m, self.fastest);
         }

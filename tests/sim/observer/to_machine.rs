@@ -38,6 +38,11 @@ impl Observer {
         };
         if p.has(RST) {
             self.note_reset(now, f, m, p);
+        } else if let (isn, Some(leg)) = (self.flows[f].isn, &mut self.flows[f].legs[m])
+            && p.seq_len() > 0
+            && place(p.seq, isn, leg.acked) <= leg.acked as i64
+        {
+            leg.urged.again(now, self.state[m].frozen);
         }
         let result = self.check_to_machine(f, m, p, bytes, cause);
         self.note_opened(now, f, m);
@@ -62,10 +67,11 @@ impl Observer {
             return;
         }
         leg.reset = true;
-        // R10 limits R24: a service that hangs with its window closed is not waited for without end. Only then: a leg that stands still for
-        // want of what the engine owes it, however long, is the engine's fault.
+        // R10 limits R24: a service that hangs with its window closed is not waited for without end, nor a machine that is frozen. Only then: a leg
+        // that stands still for want of what the engine owes it, however long, is the engine's fault.
         let over = flow.finished_at.map(|at| at.max(leg.moved_at) + self.close_timeout);
-        leg.given_up = self.state[m].hung && leg.is_full() && over.is_some_and(|at| now >= at);
+        let stands = (self.state[m].hung && leg.is_full()) || leg.urged.was_in_vain(now);
+        leg.given_up = stands && over.is_some_and(|at| now >= at);
     }
 
     fn check_to_machine(

@@ -33,7 +33,7 @@ impl Observer {
             if flow.original == Some(m) || self.fastest {
                 flow.original = None;
                 flow.takeovers += 1;
-                flow.switching = true;
+                flow.switching |= !flow.heir_may_be_on_trial();
             } else if flow.heirs.contains(&m) {
                 // It may have moved there already, unheard. Who is dead is no heir any more.
                 flow.original = None;
@@ -79,6 +79,8 @@ impl Observer {
             // The same plan again, before it was carried out, is one move.
             if !self.fastest && flow.heirs.last() != Some(&m) {
                 flow.heirs.push(m);
+                flow.legs[m].iter_mut().for_each(|leg| leg.levelled = false);
+                flow.note_level();
             }
         }
     }

@@ -69,10 +69,14 @@ impl<G: Gateway> World<G> {
     fn check_detection(&mut self) -> Result<(), Violation> {
         let well = (0..self.machines())
             .any(|m| !self.observer.state[m].down && self.frozen_at[m].is_none() && !self.scenario.machines[m].refuses);
+        self.heir_since = well.then(|| self.heir_since.unwrap_or(self.now));
+        let Some(heir_since) = self.heir_since else {
+            return Ok(());
+        };
         for m in 0..self.machines() {
-            let unnoticed = self.frozen_at[m].filter(|_| well && !self.observer.state[m].down);
-            // One that is told up again has to be found out again.
-            if let Some(since) = unnoticed.map(|at| at.max(self.observer.state[m].changed_at)) {
+            let unnoticed = self.frozen_at[m].filter(|_| !self.observer.state[m].down);
+            // One that is told up again has to be found out again, and the last one is kept until there is another.
+            if let Some(since) = unnoticed.map(|at| at.max(self.observer.state[m].changed_at).max(heir_since)) {
                 ensure!(
                     self.now - since < DETECTION,
                     "R14",
@@ -85,25 +89,33 @@ impl<G: Gateway> World<G> {
 
     /// Whether each live machine's application has read all that it should have (I2).
     fn machines_are_done(&self) -> bool {
-        let flows = &self.observer.flows;
-        flows.iter().enumerate().all(|(i, flow)| {
+        self.unfinished().next().is_none()
+    }
+
+    /// The machines, and the flows, that a run is not over without: the application has not read all that it should (I2).
+    pub(super) fn unfinished(&self) -> impl Iterator<Item = (usize, usize)> {
+        let flows = self.observer.flows.iter().enumerate();
+        flows.flat_map(move |(i, flow)| {
             // R21: a new flow on the same addresses ends what is left of the old one.
-            let reused = flows[i + 1..].iter().any(|other| other.client == flow.client);
-            (0..self.machines()).all(|m| {
-                let asked = self.observer.lived_through(m, flow)
+            let reused = self.observer.flows[i + 1..]
+                .iter()
+                .any(|other| other.client == flow.client);
+            let asked = move |m: &usize| {
+                self.observer.lived_through(*m, flow)
                     && !reused
                     && !self.excused[flow.id]
                     && !self.observer.original_failed(flow.id)
-                    && flow.legs[m].as_ref().is_some_and(Leg::should_finish)
+                    && flow.legs[*m].as_ref().is_some_and(Leg::should_finish)
                     && !flow.client_reset
                     && !flow.reset_to_client
-                    && !self.scenario.machines[m].refuses;
-                let script = &self.scripts[flow.id];
-                !asked
-                    || self.hosts[m]
-                        .progress(flow.id)
-                        .is_some_and(|p| p.read == script.up.len() && p.eof)
-            })
+                    && !self.scenario.machines[*m].refuses
+            };
+            let has_read = |m: usize| {
+                let all = self.scripts[flow.id].up.len();
+                self.hosts[m].progress(flow.id).is_some_and(|p| p.read == all && p.eof)
+            };
+            let machines = (0..self.machines()).filter(asked);
+            machines.filter(move |m| !has_read(*m)).map(|m| (m, flow.id))
         })
     }
 

@@ -88,6 +88,8 @@ pub struct World<G> {
     stopped: Vec<bool>,
     frozen_at: Vec<Option<Micros>>,
     ever_frozen: Vec<bool>,
+    /// Since when there is a machine that could take over from a frozen one.
+    heir_since: Option<Micros>,
     /// The engine does not run before this time.
     stalled_until: Micros,
     now: Micros,
@@ -154,6 +156,7 @@ impl<G: Gateway> World<G> {
                 .collect(),
             stopped: vec![false; n],
             frozen_at: vec![None; n],
+            heir_since: None,
             probed_at: vec![None; n],
             ever_frozen: vec![false; n],
             stalled_until: 0,

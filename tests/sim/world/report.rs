@@ -30,6 +30,9 @@ impl<G: Gateway> World<G> {
             }
             text += &host.describe();
         }
+        for (m, id) in self.unfinished() {
+            text += &format!("    machine {m} has yet to read flow {id}\n");
+        }
         for flow in &self.observer.flows {
             text += &format!(
                 "    flow {}: client sent {} acked {} told ack {} edge {} sent {}, original {:?}, fin {:?}\n",
