@@ -206,6 +206,12 @@ impl Flow {
         flow
     }
 
+    /// Whether the next SYN/ACK is another promise: a flow whose client did not answer may have been forgotten, and opened anew by the client's next
+    /// SYN. So may one that nobody could go on with, when the reset that says so was lost.
+    pub fn may_open_anew(&self, now: Micros, forgotten_after: Micros) -> bool {
+        self.acked == 0 && (now > self.started_at + forgotten_after || self.reset_to_client)
+    }
+
     /// The service of machine `m` has ended before what the client was given: if it was the original, another one is (R12).
     pub fn replaced(&mut self, m: usize, fastest: bool) {
         if fastest || self.original.is_none_or(|original| original == m) {
@@ -230,23 +236,34 @@ impl Flow {
         unknown || self.original_has_ended()
     }
 
-    /// R12: a flow moves to the heir of a plan, maybe without a word to the client, when that is level: it has acknowledged as much as the original and
-    /// said what the client was sent. Takes note of those that are.
+    /// R12: a flow moves to the heir of a plan, maybe without a word to the client, when that is level: it has acknowledged as much as the original, or
+    /// the heir before it, and said what the client was sent. Takes note of those that are.
     pub fn note_level(&mut self) {
-        let present = self.original.iter().chain(&self.heirs);
-        let acked = present.filter_map(|m| self.legs[*m].as_ref()).map(|leg| leg.acked);
-        let Some(least) = acked.min() else { return };
+        let Some(promise) = self.promise.filter(|_| !self.settled) else {
+            return;
+        };
+        let acked = |m: usize| self.legs[m].as_ref().map(|leg| leg.acked);
+        let mut least = self.original.and_then(acked);
+        let mut level = Vec::new();
         for heir in &self.heirs {
-            if let Some(leg) = &mut self.legs[*heir] {
-                leg.levelled |= !leg.gone && leg.acked >= least && leg.sent >= self.told.sent;
+            let fit = |leg: &&Leg| leg.counts() && !leg.gone && leg.agrees(promise);
+            if let Some(leg) = self.legs[*heir].as_ref().filter(fit)
+                && least.is_none_or(|least| leg.acked >= least)
+                && leg.sent >= self.told.sent
+            {
+                level.push(*heir);
             }
+            least = [least, acked(*heir)].into_iter().flatten().min();
+        }
+        for heir in level {
+            self.legs[heir].iter_mut().for_each(|leg| leg.levelled = true);
         }
     }
 
-    /// Whether it may have moved to an heir that has reset it since: then what the others have said waits for a vote (R11).
-    pub fn heir_may_be_on_trial(&self) -> bool {
-        let mut heirs = self.heirs.iter().filter_map(|heir| self.legs[*heir].as_ref());
-        heirs.any(|leg| leg.levelled && leg.gone)
+    /// Heirs that the flow may have moved to, and that have reset it since: then what others have said waits for a vote (R11).
+    pub fn heirs_on_trial(&self) -> impl Iterator<Item = &Leg> {
+        let heirs = self.heirs.iter().filter_map(|heir| self.legs[*heir].as_ref());
+        heirs.filter(|leg| leg.levelled && leg.gone)
     }
 
     /// Machine `m` speaks to the client: it may have taken over from an original that has ended. Where it is not known who was original, it may
@@ -283,8 +300,8 @@ impl Flow {
         // Only an exactly placed reset ends anything (R11): behind all bytes that have come, of which an acknowledgement's number is no news, or where
         // the client was told. Others are challenged (RFC 5961 section 3.2), or answer what is left of older connections.
         let at = place(p.seq, self.isn, self.sent);
-        let end = self.pieces.iter().map(|piece| piece.1).fold(1, i64::max);
-        self.client_reset |= p.has(RST) && (at == end || at == self.told.ack.max(1) as i64);
+        let end = || self.pieces.iter().map(|piece| piece.1).fold(1, i64::max);
+        self.client_reset |= p.has(RST) && (at == self.told.ack.max(1) as i64 || at == end());
         let Some(promise) = self.promise else { return };
         if p.has(SYN) || p.has(RST) || !p.has(ACK) {
             return;

@@ -3,7 +3,7 @@
 use relevo::engine::{Micros, SECOND};
 use smoltcp::wire::{IpEndpoint, TcpPacket, TcpSeqNumber};
 
-use crate::packet::{ACK, FIN, PSH, Packet, RST, SYN};
+use crate::packet::{ACK, FIN, Options, PSH, Packet, RST, SYN};
 
 /// A stack that has sent nothing of what it owes for this long has forgotten its timer: longer than its backed-off timeouts get in a
 /// schedule, short against the time that a schedule has.
@@ -23,8 +23,6 @@ struct Sent {
     scale: u8,
     /// The same as the stack itself remembers it.
     known_edge: Option<u32>,
-    /// The right edge of the window that the peer has told.
-    room: Option<u32>,
     /// The last packet of the peer that the stack looked into, and what it acknowledges.
     heard: Vec<u8>,
     acked: u32,
@@ -51,27 +49,28 @@ impl Sent {
 #[derive(Debug, Default)]
 pub struct Quirks {
     sent: Vec<Sent>,
-    /// The window scale of each peer, by own port, as its SYN offered it.
-    offers: Vec<(IpEndpoint, u16, u8)>,
+    /// What each peer's SYN has offered, by own port.
+    offers: Vec<(IpEndpoint, u16, Options)>,
 }
 
 impl Quirks {
     /// smoltcp sends again at once, after three duplicate acknowledgements, a whole segment from the first byte that is not acknowledged, whatever of it
-    /// was sent before, and whatever the peer's window takes of it: but RFC 9293 (section 3.8.6) wants a sender to keep to the window. So where the
-    /// first `len` unacknowledged bytes don't fit in there, it must not hear `p`, if that is a duplicate (RFC 5681 section 2).
-    pub fn overshoots(&self, p: &Packet, len: usize) -> bool {
+    /// was sent before, and whatever the peer's window takes of it: but RFC 9293 (section 3.8.6) wants a sender to keep to the window. So where that
+    /// does not fit in there, it must not hear a duplicate (RFC 5681 section 2). `queued` are the bytes that it has to send, `most` its own largest segment.
+    /// (It may still do so when it is reminded, see [`Quirks::reminders`]: nothing else would make it speak.)
+    pub fn overshoots(&self, p: &Packet, queued: usize, most: usize) -> bool {
         let of = IpEndpoint::new(p.src.into(), p.sport);
-        let Some(sent) = self.sent.iter().find(|s| s.is(of, p.dport)) else {
+        let sent = self.sent.iter().find(|s| s.is(of, p.dport));
+        let offer = self.offers.iter().find(|(peer, own, _)| (*peer, *own) == (of, p.dport));
+        let (Some(sent), Some((.., offer))) = (sent, offer) else {
             return false;
         };
-        let edge = p.ack.wrapping_add(u32::from(p.win) << self.scale_of(of, p.dport));
-        let duplicate = p.flags == ACK && p.len == 0 && p.ack == sent.acked && sent.room == Some(edge);
-        duplicate && (edge.wrapping_sub(p.ack) as usize) < len
-    }
-
-    fn scale_of(&self, peer: IpEndpoint, port: u16) -> u8 {
-        let offer = self.offers.iter().find(|(p, own, _)| (*p, *own) == (peer, port));
-        offer.map_or(0, |(.., scale)| *scale)
+        let same_window = || Packet::parse(&sent.heard).is_ok_and(|before| before.win == p.win);
+        let under_way = sent.end.wrapping_sub(p.ack) as i32 > 0;
+        let bare = p.flags == ACK && p.len == 0;
+        let duplicate = bare && p.ack == sent.acked && under_way && !sent.is_old(p) && same_window();
+        let segment = queued.min(most).min(offer.mss.unwrap_or(536).into());
+        duplicate && usize::from(p.win) << offer.scale.unwrap_or(0) < segment
     }
 
     /// Whether a FIN of this connection is unacknowledged by `ack`.
@@ -128,7 +127,7 @@ impl Quirks {
         let of = IpEndpoint::new(p.src.into(), p.sport);
         if p.has(SYN) {
             self.offers.retain(|(peer, port, _)| (*peer, *port) != (of, p.dport));
-            self.offers.push((of, p.dport, p.options.scale.unwrap_or(0)));
+            self.offers.push((of, p.dport, p.options));
         }
         if p.has(SYN) && p.has(ACK) && p.options.scale.is_none() {
             // RFC 7323 section 2.2: windows are scaled only if both sides have said so.
@@ -140,12 +139,10 @@ impl Quirks {
         if p.has(RST) || p.has(SYN) || !p.has(ACK) {
             return;
         }
-        let scale = self.scale_of(of, p.dport);
         if let Some(sent) = self.sent.iter_mut().find(|s| s.is(of, p.dport))
             && sent.acked.wrapping_sub(p.ack) as i32 <= 0
             && !sent.is_old(&p)
         {
-            sent.room = Some(p.ack.wrapping_add(u32::from(p.win) << scale));
             sent.acked = p.ack;
             sent.heard.clear();
             sent.heard.extend_from_slice(bytes);
@@ -187,7 +184,6 @@ impl Quirks {
                 edge: None,
                 known_edge: None,
                 scale: p.options.scale.unwrap_or(0),
-                room: None,
                 heard: Vec::new(),
                 acked: p.seq,
                 told: None,

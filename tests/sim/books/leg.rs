@@ -5,18 +5,21 @@ use relevo::engine::Micros;
 use super::{Promise, Stamps, Told, place, raise};
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
-/// When a machine was last sent the first byte that it lacks.
+/// When a machine was last sent the first byte that it lacks, or its closed window was probed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Urged {
+    /// Which byte that was.
+    lacks: u64,
     before: Option<Micros>,
     last: Option<Micros>,
     frozen: bool,
 }
 
 impl Urged {
-    /// It is sent it now, while its machine is frozen or not.
-    pub fn again(&mut self, now: Micros, frozen: bool) {
-        (self.before, self.last, self.frozen) = (self.last, Some(now), frozen);
+    /// It is sent byte `lacks` now, while its machine is frozen or not.
+    pub fn again(&mut self, now: Micros, lacks: u64, frozen: bool) {
+        let before = self.last.filter(|_| self.lacks == lacks);
+        (self.lacks, self.before, self.last, self.frozen) = (lacks, before, Some(now), frozen);
     }
 
     /// Whether its machine was frozen the last time, and the next is not due: after twice the time that lay between the last two (RFC 6298 section 5.5).
@@ -71,9 +74,9 @@ pub struct Leg {
     pub reset: bool,
     pub quit: bool,
     /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long; or its
-    /// machine was frozen until then, or so nearly that it has not been sent anything since.
+    /// machine was frozen until then, or so nearly that it has not been sent since what it lacks first.
     pub given_up: bool,
-    /// When it was last sent what it lacks first, the time before that, and whether its machine was frozen.
+    /// When it was last sent what it lacks first, and whether its machine was frozen.
     pub urged: Urged,
     /// The machine sent a reset, whenever: it has no connection any more, and can't go on with one.
     pub gone: bool,

@@ -63,7 +63,8 @@ impl Host {
         let sockets = self.slots.iter().map(|(h, _)| self.sockets.get::<tcp::Socket>(*h));
         let mut here =
             sockets.filter(|s| s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to));
-        here.any(|s| self.quirks.overshoots(&p, s.send_queue().min(self.spec.mtu)))
+        let most = self.spec.mtu - if p.src.is_ipv4() { 40 } else { 60 };
+        here.any(|s| self.quirks.overshoots(&p, s.send_queue(), most))
     }
 
     /// smoltcp knows no switch for SACK and window scaling: a SYN loses the options that the host does not know.

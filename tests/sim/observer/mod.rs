@@ -193,7 +193,8 @@ impl Observer {
         let kept = flow.proved || self.state[m].failed(flow);
         let unit = 1 << flow.client_scale(flow.promise.and_then(|promise| promise.scale));
         let (isn, fin, room) = (flow.isn, flow.fin, (flow.edge, unit));
-        let promise = flow.promise.filter(|_| !flow.proved && !flow.reset_to_client);
+        let anew = flow.proved || flow.may_open_anew(now, self.forgotten_after);
+        let promise = flow.promise.filter(|_| !anew);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };

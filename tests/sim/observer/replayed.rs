@@ -26,6 +26,7 @@ impl Observer {
                 .filter_map(|(l, s)| l.as_ref().filter(|_| !s.down));
             let heirs = heirs.filter(|l| l.counts() && !l.gone && l.agrees(promise));
             let Some(said) = heirs
+                .chain(flow.heirs_on_trial())
                 .map(|l| l.skipped_at.unwrap_or(l.whole).min(l.whole) - u64::from(l.fin.is_some()))
                 .min()
             else {

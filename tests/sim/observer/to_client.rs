@@ -287,9 +287,7 @@ impl Observer {
             sack: o.sack_permitted,
             timestamps: o.ts.is_some(),
         };
-        // A flow whose client did not answer may have been forgotten, and opened anew by the client's next SYN. So may one that nobody could go on
-        // with, when the reset that says so was lost.
-        if flow.acked == 0 && (now > flow.started_at + forgotten_after || flow.reset_to_client) {
+        if flow.may_open_anew(now, forgotten_after) {
             flow.promise = Some(new);
             (flow.reset_to_client, flow.told) = (false, Told::default());
         }

@@ -38,11 +38,12 @@ impl Observer {
         };
         if p.has(RST) {
             self.note_reset(now, f, m, p);
-        } else if let (isn, Some(leg)) = (self.flows[f].isn, &mut self.flows[f].legs[m])
-            && p.seq_len() > 0
-            && place(p.seq, isn, leg.acked) <= leg.acked as i64
-        {
-            leg.urged.again(now, self.state[m].frozen);
+        } else if let (isn, Some(leg)) = (self.flows[f].isn, &mut self.flows[f].legs[m]) {
+            let (start, first) = (place(p.seq, isn, leg.acked), leg.acked as i64);
+            let probes = leg.is_full() && p.len == 0 && start + 1 == first;
+            if probes || (start <= first && first < start + i64::from(p.seq_len())) {
+                leg.urged.again(now, leg.acked, self.state[m].frozen);
+            }
         }
         let result = self.check_to_machine(f, m, p, bytes, cause);
         self.note_opened(now, f, m);

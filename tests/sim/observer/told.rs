@@ -33,7 +33,7 @@ impl Observer {
             if flow.original == Some(m) || self.fastest {
                 flow.original = None;
                 flow.takeovers += 1;
-                flow.switching |= !flow.heir_may_be_on_trial();
+                flow.switching = true;
             } else if flow.heirs.contains(&m) {
                 // It may have moved there already, unheard. Who is dead is no heir any more.
                 flow.original = None;
@@ -78,8 +78,10 @@ impl Observer {
             // Of the fastest it can't be said who is the original, before or after.
             // The same plan again, before it was carried out, is one move.
             if !self.fastest && flow.heirs.last() != Some(&m) {
+                if !flow.heirs.contains(&m) {
+                    flow.legs[m].iter_mut().for_each(|leg| leg.levelled = false);
+                }
                 flow.heirs.push(m);
-                flow.legs[m].iter_mut().for_each(|leg| leg.levelled = false);
                 flow.note_level();
             }
         }
