@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::pacer::Pacer;
 use super::times::Times;
-use crate::engine::{Engine, Micros, Outbox, Outcome};
+use crate::engine::{Engine, Event, Micros, Outbox, Outcome, Reason};
 use crate::host::clock;
 use crate::host::inject::Injector;
 use crate::host::memory;
@@ -30,6 +30,9 @@ const PART: usize = 64;
 
 /// A wait that took no longer than this did not sleep.
 const BACKLOG_WAIT: Micros = 3;
+
+/// How long a worker looks out for an order that is likely, before it sleeps: to be woken takes as long as all that a takeover has to do then.
+const LOOKOUT: Micros = 500;
 
 /// How a worker's thread is to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +55,8 @@ pub struct Worker<Q> {
     manner: Manner,
     /// When the last packet came, in host time.
     last_packet: Micros,
+    /// Until when an order is likely, in host time.
+    order_by: Micros,
     busy_polls: u64,
     notices_lost: u64,
     times: Times,
@@ -74,6 +79,7 @@ impl<Q: PacketQueue> Worker<Q> {
             lines,
             manner,
             last_packet: 0,
+            order_by: 0,
             busy_polls: 0,
             notices_lost: 0,
             times: Times::new(),
@@ -129,10 +135,11 @@ impl<Q: PacketQueue> Worker<Q> {
         }
     }
 
-    /// `busy_poll`: looks for a packet without sleeping, as long as the last one is not long ago, and takes the one that it finds. `None` if there was
-    /// nothing, or it is off.
+    /// `busy_poll`: looks for a packet without sleeping, as long as the last one is not long ago, and takes the one that it finds; or while an order is
+    /// likely. `None` if there was nothing, or neither is so.
     fn look_for_packets(&mut self, asked: Micros, due: Option<Micros>) -> anyhow::Result<Option<Ready>> {
         let until = self.last_packet.saturating_add(self.manner.busy_poll);
+        let until = until.max(self.order_by);
         let until = due.map_or(until, |due| until.min(due));
         let mut now = asked;
         while now < until {
@@ -143,7 +150,12 @@ impl<Q: PacketQueue> Worker<Q> {
             if packets || woken {
                 return Ok(Some(Ready { packets, woken }));
             }
-            std::hint::spin_loop();
+            if now < self.order_by {
+                // Whoever is to give it may need this processor.
+                rustix::thread::sched_yield();
+            } else {
+                std::hint::spin_loop();
+            }
             now = clock::now();
         }
         Ok(None)
@@ -175,6 +187,13 @@ impl<Q: PacketQueue> Worker<Q> {
         self.report_commands();
         let mut noticed = false;
         while let Some(event) = self.engine.take_event() {
+            // What is proof by itself is followed by an order at once.
+            if let Event::Suspect {
+                reason: Reason::Hang, ..
+            } = event
+            {
+                self.look_out();
+            }
             self.tell(Notice::Event { at: now, event });
             noticed = true;
         }
@@ -183,6 +202,13 @@ impl<Q: PacketQueue> Worker<Q> {
         }
         if self.engine.give_back() {
             memory::trim();
+        }
+    }
+
+    /// An order is likely to come soon. In a real-time class a thread that looks out lets nobody in, and so it sleeps.
+    fn look_out(&mut self) {
+        if !self.manner.plan.is_realtime() {
+            self.order_by = clock::now().saturating_add(LOOKOUT);
         }
     }
 

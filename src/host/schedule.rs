@@ -50,6 +50,12 @@ pub fn allowed() -> Vec<u16> {
 }
 
 impl Plan {
+    /// Whether it asks for a real-time class.
+    #[must_use]
+    pub fn is_realtime(self) -> bool {
+        self.realtime.is_some()
+    }
+
     /// Gives it to the calling thread; returns what could not be had, each a sentence with its mend.
     #[must_use]
     pub fn carry_out(self) -> Vec<String> {

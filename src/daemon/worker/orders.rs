@@ -20,7 +20,7 @@ impl<Q: PacketQueue> Worker<Q> {
         }
     }
 
-    fn carry_out(&mut self, order: Order) -> anyhow::Result<()> {
+    pub(super) fn carry_out(&mut self, order: Order) -> anyhow::Result<()> {
         let now = self.pacer.engine_time(clock::now());
         let reply = match order {
             Order::Stop => return Ok(()),
@@ -31,6 +31,8 @@ impl<Q: PacketQueue> Worker<Q> {
             }
             Order::Drain(number) => {
                 self.take_packets(QUEUE_LENGTH as usize, usize::MAX)?;
+                // A machine is judged by what has been taken.
+                self.look_out();
                 let now = clock::now();
                 Reply::Done(number, Outcome::default(), Sent { first: now, last: now })
             }

@@ -8,11 +8,13 @@ use std::time::Duration;
 use super::super::heard::LastHeard;
 use super::*;
 use crate::config::defaults::DETECT;
+use crate::config::{Threads, WorkerCpus};
 use crate::engine::{
     Checksum, Command, DivergePolicy, EngineSpec, Limits, MILLISECOND, MachineId, MachineRef, MachineSpec, MaxLag,
     Meta, Original, ServiceId, ServiceSpec, SourceMode, Successor, UnknownPolicy, Verdict,
 };
 use crate::host::queue::{QueueCounters, Waker};
+use crate::host::schedule::plans;
 
 /// Packets that are all there from the start; the verdicts go where the test can read them.
 struct FakeQueue {
@@ -189,4 +191,28 @@ fn an_order_waits_for_no_packet() {
     assert!(bench.worker.run().is_ok());
     assert!(matches!(bench.replies.try_recv(), Ok(Reply::Status(1, _))));
     assert_eq!(bench.verdicts.try_iter().count(), 0);
+}
+
+#[test]
+fn who_has_read_all_that_arrived_looks_out_for_the_verdict() {
+    let realtime = Threads {
+        cpus: WorkerCpus::Off,
+        realtime: Some(1),
+        busy_poll: 0,
+    };
+    let plan = plans(&realtime, 1, &[]).pop().expect("one for each worker");
+    let alone = Manner {
+        plan,
+        ..Manner::default()
+    };
+    for (manner, looks_out) in [(Manner::default(), true), (alone, false)] {
+        let Some(bench) = bench(manner, Vec::new()) else { return };
+        let mut worker = bench.worker;
+        bench.waker.wake();
+        // From the beginning of time on, so that no pause of this thread makes a difference.
+        assert!(worker.look_for_packets(0, None).expect("a queue").is_none());
+        worker.carry_out(Order::Drain(1)).expect("a queue");
+        let found = worker.look_for_packets(0, None).expect("a queue");
+        assert_eq!(found.is_some_and(|ready| ready.woken), looks_out);
+    }
 }
