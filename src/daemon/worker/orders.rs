@@ -37,6 +37,7 @@ impl<Q: PacketQueue> Worker<Q> {
                 Reply::Done(number, Outcome::default(), Sent { first: now, last: now })
             }
             Order::Command(number, command) => {
+                self.order_by = 0;
                 let outcome = self.engine.command(now, command);
                 // The first packet does not wait for the others of a part. Timers do: packets that have arrived come before them.
                 let mut turns = 0..PART;
