@@ -525,6 +525,7 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         ),
         (280_065_045, "the same, and the port is used again"),
         (290_383_632, "the last machine is frozen until another is back"),
+        (310_077_764, "the last machine forgets, and the port is used again"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

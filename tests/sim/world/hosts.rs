@@ -7,7 +7,7 @@ use relevo::engine::{MILLISECOND, Micros, SECOND};
 use super::World;
 use super::queue::Happening;
 use crate::app::ClientApp;
-use crate::books::Violation;
+use crate::books::{Flow, Violation};
 use crate::gateway::Gateway;
 use crate::packet::{Packet, SYN};
 
@@ -33,8 +33,10 @@ impl<G: Gateway> World<G> {
             self.excuse(flow);
             return Ok(());
         }
-        // A client gives its port up when its last acknowledgement has been seen: others must not be lost with the socket.
-        let finished = |id| self.observer.flows.iter().any(|o| o.id == id && o.finished());
+        // A client gives its port up when its last acknowledgement has been seen, for others must not be lost with the socket; or when it was reset,
+        // as by a machine that has forgotten a connection of which it lacked only the last acknowledgement.
+        let over = |o: &Flow| o.finished() || o.reset_to_client;
+        let finished = |id| self.observer.flows.iter().any(|o| o.id == id && over(o));
         if !earlier.clone().all(|id| self.done[id] && finished(id)) {
             self.at(self.now + 10 * MILLISECOND, Happening::Connect(flow));
             return Ok(());
