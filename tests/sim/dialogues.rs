@@ -525,6 +525,10 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         ),
         (280_065_045, "the same, and the port is used again"),
         (290_383_632, "the last machine is frozen until another is back"),
+        (
+            320_462_237,
+            "a window that opens just before it is given up, and that is lost",
+        ),
         (310_077_764, "the last machine forgets, and the port is used again"),
     ];
     for (seed, why) in seeds {

@@ -1,6 +1,6 @@
 //! A machine's half of a flow in the books.
 
-use relevo::engine::Micros;
+use relevo::engine::{Micros, SECOND};
 
 use super::{Promise, Stamps, Told, place, raise};
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
@@ -20,6 +20,11 @@ impl Urged {
     pub fn again(&mut self, now: Micros, lacks: u64, frozen: bool) {
         let before = self.last.filter(|_| self.lacks == lacks);
         (self.lacks, self.before, self.last, self.frozen) = (lacks, before, Some(now), frozen);
+    }
+
+    /// Whether that was within the last second: a closed window is probed twice in it.
+    pub fn is_recent(&self, now: Micros) -> bool {
+        self.last.is_some_and(|last| now <= last + SECOND)
     }
 
     /// Whether its machine was frozen the last time, and the next is not due: after twice the time that lay between the last two (RFC 6298 section 5.5).
@@ -73,7 +78,7 @@ pub struct Leg {
     /// A reset ended it, and the machine itself sent one before it had acknowledged everything.
     pub reset: bool,
     pub quit: bool,
-    /// It had time enough to end (R10): its service hangs and its window is closed, and so it was when the conversation had been over for long; or its
+    /// It had time enough to end (R10): its window is closed as far as is known, and so it was when the conversation had been over for long; or its
     /// machine was frozen until then, or so nearly that it has not been sent since what it lacks first.
     pub given_up: bool,
     /// When it was last sent what it lacks first, and whether its machine was frozen.

@@ -68,10 +68,11 @@ impl Observer {
             return;
         }
         leg.reset = true;
-        // R10 limits R24: a service that hangs with its window closed is not waited for without end, nor a machine that is frozen. Only then: a leg
-        // that stands still for want of what the engine owes it, however long, is the engine's fault.
+        // R10 limits R24: a service whose window is closed, as far as is known, is not waited for without end, nor a machine that is frozen. But
+        // the one must be probed, since the word that it is open may be lost, and the other is excused only until the next repetition is due; a leg that
+        // stands still for want of what the engine owes it, however long, is the engine's fault.
         let over = flow.finished_at.map(|at| at.max(leg.moved_at) + self.close_timeout);
-        let stands = (self.state[m].hung && leg.is_full()) || leg.urged.was_in_vain(now);
+        let stands = (leg.is_full() && leg.urged.is_recent(now)) || leg.urged.was_in_vain(now);
         leg.given_up = stands && over.is_some_and(|at| now >= at);
     }
 
