@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -98,11 +99,11 @@ impl Lines {
     fn deaths(&self) -> String {
         let mut text = String::from(
             "Times in milliseconds, p50 / p99 / greatest. *Detection*: from the first suspicion to the decision. *Switch*: from the decision until every flow had \
-             its new original and the first packet in its name was out (the thesis's definition). *All sent*: until the last packet that the takeover owes was out. \
+             its new original and the first packet in its name was out (the thesis's definition). *Heard*: from the decision to the first byte of another machine at the client. *All sent*: until the last packet that the takeover owes was out. \
              *Gap*: from the last byte of the old original to the first of another machine at the client. *Asked*: that part of the gap in which a request was under way; before it, nobody \
              waited. *Wait*: the request that waited longest, in each takeover, of those asked before that first byte; *worst*: of those asked until the next death.\n\n\
-             | failure | replicas | flows | takeovers | not noticed | detection | switch | all sent | gap | asked | wait | worst | lost | resets |\n\
-             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
+             | failure | replicas | flows | takeovers | not noticed | detection | switch | heard | all sent | gap | asked | wait | worst | lost | resets |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         for kind in Kind::ALL {
             self.rows(kind, kind.name(), &mut text);
@@ -241,10 +242,11 @@ impl Lines {
 fn cells(lines: &[&Value]) -> String {
     let noticed = lines.iter().filter(|l| l["noticed"] == true).count();
     format!(
-        "| {noticed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {noticed} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         lines.len() - noticed,
         figures(&ms(lines, "detect_us", 1e3), 1),
         figures(&redirects(lines, 1e3), 3),
+        figures(&ms(lines, "heard_us", 1e3), 3),
         figures(&ms(lines, "switch_us", 1e3), 2),
         figures(&ms(lines, "gap_ms", 1.0), 1),
         figures(&asked(lines), 1),
@@ -313,9 +315,15 @@ fn figures(sorted: &[f64], digits: usize) -> String {
 /// A line of the record for a death.
 pub fn death(kind: Kind, flows: usize, death: &crate::stage::Death, sight: Option<crate::sight::Sight>) -> Value {
     let of_takeover = |name: &str| death.takeover.as_ref().map_or(Value::Null, |t| t[name].clone());
+    // Where every flow had moved by a vote before, nothing was redirected; what a client has heard before the decision, it has by another's vote.
+    let decided = of_takeover("decided_at_us").as_u64();
+    let decided = decided.filter(|_| of_takeover("flows").as_u64() > Some(0));
+    let heard = sight
+        .zip(decided)
+        .and_then(|(s, at)| s.first.checked_sub(Duration::from_micros(at)));
     json!({
         "what": "death", "kind": kind.name(), "replicas": death.replicas, "flows": flows, "noticed": death.takeover.is_some(),
-        "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"),
+        "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"), "heard_us": heard.map(|h| h.as_secs_f64() * 1e6),
         "switch_us": of_takeover("switch_us"), "moved": of_takeover("flows"), "lost": of_takeover("lost").as_u64().unwrap_or(0),
         "gap_ms": sight.map(|s| s.gap.as_secs_f64() * 1e3), "wait_ms": sight.map(|s| s.longest_wait.as_secs_f64() * 1e3),
         "waited": sight.map(|s| s.waited), "unasked_ms": sight.map(|s| s.unasked.as_secs_f64() * 1e3),

@@ -10,6 +10,8 @@ use crate::stage::{Death, PORT, Round};
 /// What a death did to the clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sight {
+    /// The first byte that is not the old original's, since 1970.
+    pub first: Duration,
     /// From the old original's last byte to the first that is not its own: of any connection.
     pub gap: Duration,
     /// How much of that had passed when the first request was asked that the old original did not answer: until then nobody waited.
@@ -52,6 +54,7 @@ pub fn of(segments: &[Segment], death: &Death, until: Option<SystemTime>) -> Opt
         }
     }
     Some(Sight {
+        first,
         gap: first.saturating_sub(last),
         unasked: asked_at.saturating_sub(last),
         worst_wait,

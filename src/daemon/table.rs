@@ -240,6 +240,7 @@ mod tests {
             from: "vm-a".into(),
             to: "vm-b".into(),
             reason: "silence".into(),
+            decided_at_us: 1_795_789_000_000_000,
             detect_us: 12_300,
             redirect_us: 100,
             switch_us: 400,

@@ -1,6 +1,6 @@
 //! The one clock: CLOCK_MONOTONIC in microseconds, which no date change moves.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::event::Timespec;
 use rustix::time::{ClockId, clock_gettime};
@@ -31,6 +31,14 @@ pub fn micros(nanos: Nanos) -> Micros {
     nanos / 1_000
 }
 
+/// What a wall clock showed `at` a time not long ago, in microseconds since 1970-01-01 UTC: what it shows now, less what has passed since.
+#[must_use]
+pub fn since_1970(at: Micros) -> u64 {
+    let passed = Duration::from_micros(now().saturating_sub(at));
+    let shown = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(shown.saturating_sub(passed).as_micros()).unwrap_or(u64::MAX)
+}
+
 /// From now until `deadline`: zero if it has passed, `None` (wait for ever) without a deadline.
 #[must_use]
 pub fn until(deadline: Option<Micros>, now: Micros) -> Option<Duration> {
@@ -55,6 +63,13 @@ mod tests {
         std::thread::sleep(Duration::from_millis(5));
         let passed = now() - before;
         assert!((5_000..5_000_000).contains(&passed), "{passed} us");
+    }
+
+    #[test]
+    fn a_wall_clock_showed_less_before() {
+        let now = now();
+        let apart = since_1970(now).abs_diff(since_1970(now.saturating_sub(7_000_000)));
+        assert!(apart.abs_diff(7_000_000) < 5_000_000, "{apart} us");
     }
 
     #[test]

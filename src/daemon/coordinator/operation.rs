@@ -168,6 +168,7 @@ impl Coordinator {
                 decided_at,
                 before,
             } => {
+                record.decided_at_us = clock::since_1970(decided_at);
                 record.redirect_us = redirected_at.saturating_sub(decided_at);
                 record.switch_us = done_at.saturating_sub(decided_at);
                 record.flows = outcome.switched;
@@ -221,6 +222,7 @@ impl Coordinator {
             flows,
             lost,
             stayed,
+            ..
         } = record;
         if was_original || *flows > 0 {
             warn!(

@@ -189,6 +189,7 @@ impl Coordinator {
         asker: Option<Sender<Answer>>,
     ) {
         let now = clock::now();
+        plan.record.decided_at_us = clock::since_1970(plan.began);
         plan.record.flows += outcome.switched;
         plan.record.redirect_us = plan.record.redirect_us.max(redirected_at.saturating_sub(plan.began));
         let to = plan.to;

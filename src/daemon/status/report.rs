@@ -156,6 +156,9 @@ pub struct Takeover {
     pub to: String,
     /// The stable name of [`crate::engine::Reason`].
     pub reason: String,
+    /// When it was decided, in microseconds since 1970-01-01 UTC by this host's clock; of a planned handover, when it began.
+    #[serde(default)]
+    pub decided_at_us: u64,
     /// From the first suspicion to the decision, in microseconds; 0 for a command.
     pub detect_us: Micros,
     /// From the decision until every worker with flows to move had switched them all and sent its first packet in the new original's name, in
