@@ -143,6 +143,14 @@ impl Lines {
             let [one, hundred, many] = SIZES.map(mean);
             let _ = writeln!(text, "| {replicas} | {thesis} ms | {one} | {hundred} | {many} |");
         }
+        let one = self.picked(None, None, Some(SIZES[0]));
+        let _ = writeln!(
+            text,
+            "\nOne connection, milliseconds from the decision, p50 / p99 / greatest: until the kernel had returned from sending the first packet (switch) {}; until it was at the \
+             client (heard) {}.",
+            figures(&redirects(&one, 1e3), 3),
+            figures(&ms(&one, "heard_us", 1e3), 3)
+        );
         text
     }
 
