@@ -6,7 +6,7 @@
 //! - Its data goes on, but not its FIN bit. Once a replica has said FIN at the same position the client gets it, from the engine if
 //!   the original's packet has long gone by. If none does within `vote`, the flow moves to a replica that has come so far and goes on, and the
 //!   old original stays as one. Where no replica has come so far, that waits for one as long as a trailing one may be
-//!   silent (R15); if none has said anything more by then, or all of them trail, the original is believed: they may hang. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
+//!   silent (R15); if none has said anything more by then, or all of them lag behind, the original is believed: they may hang. It is not fenced, for it may be right and merely early (a replica that lags by more than `vote`): then its
 //!   service must still get every byte of the client's (R24), or a live machine would differ from the others from then on. As a
 //!   replica it reaches the client no more, and if it has crashed it says so with a RST at the next byte.
 //! - A RST fences the original at once. A replica's RST within `vote` of it, before or after, confirms it if both had said equally
@@ -204,7 +204,7 @@ impl Flow {
             return Ruling::TakeOver(heir);
         }
         let mut able = others().filter(|(_, l)| self.is_fit(l) || l.state == LegState::SynSent);
-        if !vote.reset && able.all(|(_, l)| l.trails && !says_more(l)) {
+        if !vote.reset && able.all(|(_, l)| self.lags(l, end) && !says_more(l)) {
             // Who lags far behind, or hangs (R15), is no witness: an end in order is commoner than a crash that leaves nothing unread.
             return Ruling::Uncontested;
         }
@@ -226,10 +226,16 @@ impl Flow {
         }
     }
 
+    /// A leg that trails (R15), and lacks something of what the original has had or said. One whose machine is slow with others trails from the beginning,
+    /// but lacks nothing where nothing was said.
+    fn lags(&self, leg: &Leg, end: Pos) -> bool {
+        leg.trails && (leg.acked() < self.original().acked() || leg.sent < end)
+    }
+
     /// A leg that has said all that the original had, and so would have ended with it.
     fn witness(&self, vote: Vote) -> Option<usize> {
         let end = self.end_on_trial(vote);
-        let knows = |l: &Leg| self.is_fit(l) && !l.trails && l.sent >= end;
+        let knows = |l: &Leg| self.is_fit(l) && !self.lags(l, end) && l.sent >= end;
         (0..self.legs.len()).find(|i| *i != self.original && knows(&self.legs[*i]))
     }
 

@@ -495,3 +495,41 @@ fn a_replicas_lost_fin_is_no_byte_beyond_the_originals_end() {
     let fin = (4, Flags::ACK | FIN, String::new());
     assert_eq!(client_heard(&mut t).last(), Some(&fin));
 }
+
+/// A connection on which nobody has said anything yet, while machine 1 is slow: its leg trails from the beginning.
+fn quiet(patience: Micros) -> Talk {
+    let mut t = Talk::new(2);
+    t.engine.cx.set_slow(machine_ref(1), patience);
+    t.shake_hands(2);
+    assert_eq!(t.engine.status().services[0].machines[1].trailing, 1);
+    t.hush();
+    t
+}
+
+#[test]
+fn who_trails_and_lacks_nothing_is_a_witness() {
+    let mut t = quiet(60 * SECOND);
+    t.machine(0, says(1, 1, FIN, ""));
+    t.wait(19 * MS);
+    assert_eq!(votes(&t), [1, 0, 0, 0]);
+    t.wait(2 * MS);
+    assert_eq!(
+        votes(&t),
+        [1, 0, 1, 0],
+        "it stands where the original ended, and has not ended"
+    );
+    assert!(!client_heard(&mut t).iter().any(|h| h.1.contains(FIN)));
+    t.client(says(1, 1, Flags::default(), "GET\n"));
+    t.machine(1, says(1, 5, Flags::default(), "42\n"));
+    assert!(client_heard(&mut t).iter().any(|h| h.2 == "42\n"));
+}
+
+#[test]
+fn who_trails_and_lacks_what_the_original_has_read_is_none() {
+    let mut t = quiet(60 * SECOND);
+    t.client(says(1, 1, Flags::default(), "QUIT\n"));
+    t.machine(0, says(1, 6, FIN, ""));
+    t.wait(MS);
+    assert!(client_heard(&mut t).iter().any(|h| h.1.contains(FIN)), "it can't know");
+    assert_eq!(votes(&t)[2], 0);
+}

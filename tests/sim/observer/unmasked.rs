@@ -61,7 +61,13 @@ impl Observer {
             return false;
         };
         let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && leg.said_at <= ended_at && now >= ended_at + patience;
-        let trails = |leg: &Leg| (leg.sent as i64) < end && leg.trails;
+        let acked = flow
+            .legs
+            .iter()
+            .flatten()
+            .filter(|l| l.fin.is_some_and(|fin| fin as i64 == end));
+        let acked = acked.map(|l| l.acked).max().unwrap_or(0);
+        let trails = |leg: &Leg| leg.trails && ((leg.sent as i64) < end - 1 || leg.acked < acked);
         let mut able = (0..self.state.len()).filter(|m| self.could_carry(*m, flow));
         able.all(|m| flow.legs[m].as_ref().is_some_and(|l| silent(l) || trails(l)))
     }
