@@ -322,6 +322,34 @@ fn a_client_that_does_not_read_is_no_sign_of_a_dead_machine() {
     assert_eq!((summary.takeovers, summary.evictions), (0, 0));
 }
 
+/// Machine 1 was slow when the second connection began, and is the last replica when the original's service ends all of its connections in order. The
+/// second client has said nothing until then: what machine 1 lacks of that is nothing, and it carries on.
+#[test]
+fn a_machine_that_was_slow_carries_on_what_nobody_has_begun() {
+    let mut scenario = Scenario::plain(1).request(20_000, 100, Ending::HalfClose);
+    let thinks = Record {
+        upload: 100,
+        reply: 700,
+        echo: false,
+        wait: true,
+        think: SECOND,
+    };
+    scenario = scenario.dialogue(Dialogue {
+        trailer: 0,
+        records: vec![Record { upload: 1, ..thinks }, thinks],
+        ending: Ending::ClientCloses,
+    });
+    scenario.flows[1].start = 400 * MILLISECOND;
+    scenario.service.detect.floor = SECOND;
+    scenario.heal = 2 * SECOND;
+    let scenario = scenario
+        .fault(When::Packets(10), freeze(1))
+        .fault(When::Time(420 * MILLISECOND), Fault::Thaw { machine: 1 })
+        .fault(When::Time(800 * MILLISECOND), Fault::Crash { machine: 0, fin: true });
+    let summary = passes("slow, then silent", scenario);
+    assert_eq!((summary.excused, summary.limits), (0, 0));
+}
+
 #[test]
 fn machines_that_think_differently_long_stay_in_step() {
     let record = Record {
