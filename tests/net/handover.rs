@@ -1,6 +1,7 @@
 //! Planned handover: `relevo failover` and `machine disable` under load, and what they refuse.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
 
@@ -40,6 +41,7 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     let cluster = Cluster::new(3);
     cluster.lab.keep_order();
     let engine = Arc::new(cluster.engine(Family::V4, &[]));
+    let began = UNIX_EPOCH.elapsed().expect("a clock that is set").as_micros();
     let (orders, _) = under_load(&cluster, &engine, &["failover", "lab", "--to", "m2"]);
     assert_eq!(engine.original(), "m2");
     assert_eq!(last_takeover(&engine, "stayed"), 0);
@@ -47,6 +49,12 @@ fn a_failover_by_plan_costs_no_client_a_retransmission() {
     assert!(engine.counter("handovers_level") >= 1, "no flow has moved");
     assert_eq!(last_takeover(&engine, "flows"), engine.counter("handovers_level"));
     assert!(last_takeover(&engine, "redirect_us").as_u64() > Some(0));
+    let ended = UNIX_EPOCH.elapsed().expect("a clock that is set").as_micros();
+    let decided = last_takeover(&engine, "decided_at_us").as_u64().map(u128::from);
+    assert!(
+        decided.is_some_and(|at| (began..ended).contains(&at)),
+        "{began} {decided:?} {ended}"
+    );
     cluster.assert_nothing_lost();
     cluster.assert_identical(&[0, 1, 2], &orders);
     cluster.assert_no_resets();

@@ -87,7 +87,7 @@ impl Coordinator {
                 Task::Status => Order::Status(number),
             });
         }
-        // Whoever looks out for it may do so on this very processor.
+        // Workers that look out for it, or were woken for it, may want this very processor.
         rustix::thread::sched_yield();
         let (missing, outcome, done_at, statuses) = (self.workers.len(), Outcome::default(), 0, Vec::new());
         self.operations.insert(

@@ -189,7 +189,6 @@ impl Coordinator {
         asker: Option<Sender<Answer>>,
     ) {
         let now = clock::now();
-        plan.record.decided_at_us = clock::since_1970(plan.began);
         plan.record.flows += outcome.switched;
         plan.record.redirect_us = plan.record.redirect_us.max(redirected_at.saturating_sub(plan.began));
         let to = plan.to;
@@ -223,9 +222,11 @@ impl Coordinator {
             to,
             from,
             disable,
-            record,
+            began,
+            mut record,
             ..
         } = plan;
+        record.decided_at_us = clock::since_1970(began);
         let (service, machine) = (to.service, from);
         // Not where nothing has changed; nor where one of them has died meanwhile, which is a takeover of its own.
         let changed = record.flows > 0 || (from != to.machine && self.roster.is_up(MachineRef { service, machine }));

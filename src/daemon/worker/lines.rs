@@ -99,7 +99,7 @@ pub struct WorkerStatus {
     pub notices_lost: u64,
     /// How its thread runs.
     pub held: Held,
-    /// Packets found by looking for them without sleeping.
+    /// Packets found by looking for them without sleeping: with `busy_poll`, or while an order was looked out for.
     pub busy_polls: u64,
     /// Where its time has gone.
     pub times: TimesReport,

@@ -214,5 +214,15 @@ fn who_has_read_all_that_arrived_looks_out_for_the_verdict() {
         worker.carry_out(Order::Drain(1)).expect("a queue");
         let found = worker.look_for_packets(0, None).expect("a queue");
         assert_eq!(found.is_some_and(|ready| ready.woken), looks_out);
+        // The order has come: nothing is looked out for any more.
+        let to = MachineRef {
+            service: ServiceId(0),
+            machine: MachineId(0),
+        };
+        worker
+            .carry_out(Order::Command(2, Command::Failover { to }))
+            .expect("a queue");
+        bench.waker.wake();
+        assert!(worker.look_for_packets(0, None).expect("a queue").is_none());
     }
 }

@@ -497,9 +497,9 @@ fn a_replicas_lost_fin_is_no_byte_beyond_the_originals_end() {
 }
 
 /// A connection on which nobody has said anything yet, while machine 1 is slow: its leg trails from the beginning.
-fn quiet(patience: Micros) -> Talk {
+fn quiet() -> Talk {
     let mut t = Talk::new(2);
-    t.engine.cx.set_slow(machine_ref(1), patience);
+    t.engine.cx.set_slow(machine_ref(1), 60 * SECOND);
     t.shake_hands(2);
     assert_eq!(t.engine.status().services[0].machines[1].trailing, 1);
     t.hush();
@@ -508,7 +508,7 @@ fn quiet(patience: Micros) -> Talk {
 
 #[test]
 fn who_trails_and_lacks_nothing_is_a_witness() {
-    let mut t = quiet(60 * SECOND);
+    let mut t = quiet();
     t.machine(0, says(1, 1, FIN, ""));
     t.wait(19 * MS);
     assert_eq!(votes(&t), [1, 0, 0, 0]);
@@ -526,7 +526,7 @@ fn who_trails_and_lacks_nothing_is_a_witness() {
 
 #[test]
 fn who_trails_and_lacks_what_the_original_has_read_is_none() {
-    let mut t = quiet(60 * SECOND);
+    let mut t = quiet();
     t.client(says(1, 1, Flags::default(), "QUIT\n"));
     t.machine(0, says(1, 6, FIN, ""));
     t.wait(MS);

@@ -44,27 +44,28 @@ impl Host {
         if p.flags != ACK || p.len > 0 {
             return false;
         }
-        let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
         let waits = self
-            .slots
-            .iter()
-            .map(|(h, _)| self.sockets.get::<tcp::Socket>(*h))
-            .any(|s| {
-                let here = s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to);
-                here && s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck)
-            });
-        waits && self.quirks.fin_is_open(from, to, p.ack)
+            .sockets_of(&p)
+            .any(|s| s.send_queue() == 0 && matches!(s.state(), State::FinWait1 | State::Closing | State::LastAck));
+        waits
+            && self
+                .quirks
+                .fin_is_open(IpEndpoint::new(p.src.into(), p.sport), p.dport, p.ack)
     }
 
     /// Whether this may make smoltcp send more than its peer's window takes (see [`crate::quirks::Quirks::overshoots`]).
     pub(super) fn overshoots(&self, bytes: &[u8]) -> bool {
         let Ok(p) = Packet::parse(bytes) else { return false };
+        let most = self.spec.mtu - if p.src.is_ipv4() { 40 } else { 60 };
+        self.sockets_of(&p)
+            .any(|s| self.quirks.overshoots(&p, s.send_queue(), most))
+    }
+
+    /// The connections that a packet belongs to.
+    fn sockets_of(&self, p: &Packet) -> impl Iterator<Item = &tcp::Socket<'static>> {
         let (from, to) = (IpEndpoint::new(p.src.into(), p.sport), p.dport);
         let sockets = self.slots.iter().map(|(h, _)| self.sockets.get::<tcp::Socket>(*h));
-        let mut here =
-            sockets.filter(|s| s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to));
-        let most = self.spec.mtu - if p.src.is_ipv4() { 40 } else { 60 };
-        here.any(|s| self.quirks.overshoots(&p, s.send_queue(), most))
+        sockets.filter(move |s| s.remote_endpoint() == Some(from) && s.local_endpoint().is_some_and(|e| e.port == to))
     }
 
     /// smoltcp knows no switch for SACK and window scaling: a SYN loses the options that the host does not know.

@@ -193,8 +193,8 @@ impl Observer {
         let kept = flow.proved || self.state[m].failed(flow);
         let unit = 1 << flow.client_scale(flow.promise.and_then(|promise| promise.scale));
         let (isn, fin, room) = (flow.isn, flow.fin, (flow.edge, unit));
-        let anew = flow.proved || flow.may_open_anew(now, self.forgotten_after);
-        let promise = flow.promise.filter(|_| !anew);
+        let tried = !flow.proved && !flow.may_open_anew(now, self.forgotten_after);
+        let to_keep = flow.promise.filter(|_| tried);
         let Some(leg) = &mut flow.legs[m] else {
             return (None, None);
         };
@@ -202,7 +202,7 @@ impl Observer {
         let before = (sent, ended, leg.gone);
         leg.hear(p, isn, fin, kept, room);
         // R1, R5: before the client has proved itself one machine at a time has the flow; who can't keep its promise has it no longer.
-        leg.lost |= promise.is_some_and(|promise| leg.isn.is_some() && !leg.agrees(promise));
+        leg.lost |= to_keep.is_some_and(|promise| leg.isn.is_some() && !leg.agrees(promise));
         leg.moved_at = if (leg.acked, leg.edge) == taken {
             leg.moved_at
         } else {

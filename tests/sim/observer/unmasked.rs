@@ -40,7 +40,7 @@ impl Observer {
     }
 
     /// R11: whether the end that `p` tells was said by an original that has failed, and all that could have gone on have not come so far, and have
-    /// said nothing since, for as long as a trailing replica may make no progress (R15), or trail by now. They may hang, and the original is believed. A stack that
+    /// said nothing since, for as long as a trailing replica may make no progress (R15), or trail by now and lack something. They may hang, and the original is believed. A stack that
     /// has lost a packet may be as silent, where its retransmission timeout (RFC 6298 section 2.4: at least a second) is longer than that.
     pub(super) fn are_silent_on(&self, now: Micros, f: usize, p: &Packet) -> bool {
         let flow = &self.flows[f];
@@ -55,18 +55,12 @@ impl Observer {
         let patience = self.max_lag.map_or(1, |_| TRAIL_TIMEOUTS) * self.replica_timeout;
         let of_failed = |(leg, state): (&Option<Leg>, &Machine)| {
             let leg = leg.as_ref().filter(|l| l.fin.is_some_and(|fin| fin as i64 == end))?;
-            state.failed(flow).then_some(leg.fin_at)
+            state.failed(flow).then_some((leg.fin_at, leg.acked))
         };
-        let Some(ended_at) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
+        let Some((ended_at, acked)) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
             return false;
         };
         let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && leg.said_at <= ended_at && now >= ended_at + patience;
-        let acked = flow
-            .legs
-            .iter()
-            .flatten()
-            .filter(|l| l.fin.is_some_and(|fin| fin as i64 == end));
-        let acked = acked.map(|l| l.acked).max().unwrap_or(0);
         let trails = |leg: &Leg| leg.trails && ((leg.sent as i64) < end - 1 || leg.acked < acked);
         let mut able = (0..self.state.len()).filter(|m| self.could_carry(*m, flow));
         able.all(|m| flow.legs[m].as_ref().is_some_and(|l| silent(l) || trails(l)))
