@@ -558,6 +558,10 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             "a window that opens just before it is given up, and that is lost",
         ),
         (310_077_764, "the last machine forgets, and the port is used again"),
+        (
+            350_389_378,
+            "a service that hangs with something unread, and the port is used again",
+        ),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
