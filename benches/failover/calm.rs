@@ -1,14 +1,16 @@
 //! What must not be taken for a death: a slow original, loss on its link, an engine that was not scheduled for a while.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::lab::capture::Capture;
 use crate::lab::counters;
 use crate::lab::engine::Engine;
 use crate::lab::faults::Link;
 use crate::lab::relay::{Impairment, Relay};
+use crate::sight;
 use crate::stage::{MACHINES, Stage};
 
 /// How long the load of one run lasts after its first answer.
@@ -74,7 +76,8 @@ pub fn run(trouble: Trouble, runs: u64, mut each: impl FnMut(&Value) -> anyhow::
 }
 
 fn one(stage: &mut Stage, engine: &Engine, trouble: Trouble) -> anyhow::Result<Value> {
-    let resets = counters::resets_seen(stage.lab.client());
+    let (began, resets) = (SystemTime::now(), counters::resets_seen(stage.lab.client()));
+    let capture = Capture::start(stage.lab.client(), "eth0", stage.lab.dir());
     let clients = stage.clients(FLOWS)?;
     let start = Instant::now();
     if trouble == Trouble::Stopped {
@@ -96,7 +99,11 @@ fn one(stage: &mut Stage, engine: &Engine, trouble: Trouble) -> anyhow::Result<V
     if wrong {
         engine.tell(&["failover", "lab", "--to", "m0"]);
     }
-    let resets = counters::resets_seen(stage.lab.client()).saturating_sub(resets);
+    let client = capture.stop();
+    let resets = stage.resets_since(resets, &client);
+    if resets > 0 {
+        eprint!("{}", sight::resets(&client, began));
+    }
     Ok(json!({
         "what": "calm", "trouble": trouble.name(), "false": u64::from(wrong), "evicted": evicted, "lost": lost.len(), "resets": resets,
         "wrong": lost.first(),

@@ -185,7 +185,8 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
                 if !round.lost.is_empty() || round.resets > 0 || unnoticed {
                     // What went wrong is worth more than a number.
                     eprintln!("{}", engine.log().get(log_before..).unwrap_or_default());
-                    eprint!("{}", sight::resets(&round));
+                    let began = round.deaths.first().map_or(std::time::UNIX_EPOCH, |death| death.struck);
+                    eprint!("{}", sight::resets(&round.client, began));
                 }
                 for (i, death) in round.deaths.iter().enumerate() {
                     let sight = sight::of(&round.client, death, round.deaths.get(i + 1).map(|next| next.struck));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::lab::capture::{RST, Segment, sender};
-use crate::stage::{Death, PORT, Round};
+use crate::stage::{Death, PORT};
 
 /// What a death did to the clients.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,25 +77,21 @@ pub fn late_resets(segments: &[Segment]) -> u64 {
     late
 }
 
-/// What went before each RST that reached a client, in its connection.
-pub fn resets(round: &Round) -> String {
+/// What went before each RST that reached a client, in its connection, and how long after `began` it was.
+pub fn resets(client: &[Segment], began: SystemTime) -> String {
     let mut text = String::new();
-    let began = round
-        .deaths
-        .first()
-        .map(|death| since_1970(death.struck))
-        .unwrap_or_default();
-    for (i, rst) in round.client.iter().enumerate() {
+    let began = since_1970(began);
+    for (i, rst) in client.iter().enumerate() {
         if rst.sport != PORT || rst.flags & RST == 0 {
             continue;
         }
         let of_it = |s: &&Segment| s.sport == rst.dport || s.dport == rst.dport;
-        let story: Vec<&Segment> = round.client[..=i].iter().filter(of_it).collect();
+        let story: Vec<&Segment> = client[..=i].iter().filter(of_it).collect();
         for s in &story[story.len().saturating_sub(12)..] {
             let after = s.time.as_secs_f64() - began.as_secs_f64();
             let _ = writeln!(
                 text,
-                "{:.6} s after the first death: {} > {} flags {:#04x} seq {} ack {} len {} ttl {}",
+                "{:.6} s: {} > {} flags {:#04x} seq {} ack {} len {} ttl {}",
                 after, s.sport, s.dport, s.flags, s.seq, s.ack, s.len, s.ttl
             );
         }

@@ -222,9 +222,7 @@ impl Stage {
         let lost = clients.finish();
         let client = capture.stop();
         let machines = others.into_iter().map(Capture::stop).collect();
-        // A client leaves by a RST. An acknowledgement that its RST has overtaken on the way through the kernel belongs to no connection any more, and is
-        // answered as a host would (R19).
-        let resets = counters::resets_seen(self.lab.client()).saturating_sub(resets + sight::late_resets(&client));
+        let resets = self.resets_since(resets, &client);
         self.mend(engine, kind, &deaths);
         Ok(Round {
             deaths,
@@ -233,6 +231,14 @@ impl Stage {
             lost,
             resets,
         })
+    }
+
+    /// RSTs that have reached the client since so many had, and were not late.
+    ///
+    /// A client leaves by a RST. An acknowledgement that its RST has overtaken on the way through the kernel belongs to no connection any more, and is
+    /// answered as a host would (R19).
+    pub fn resets_since(&self, before: u64, client: &[Segment]) -> u64 {
+        counters::resets_seen(self.lab.client()).saturating_sub(before + sight::late_resets(client))
     }
 
     fn strike(&self, engine: &Engine, kind: Kind, replicas: usize) -> Death {
