@@ -71,6 +71,8 @@ listed_enum! {
         MemoryLeaks,
         /// R11: the original's FIN or RST is believed at once.
         NoVote,
+        /// R11: who trails is no witness, even of a connection on which nobody has said anything.
+        TrailingUnheard,
         /// R11: whoever is slow is taken for crashing.
         LeavesUnproven,
         /// R14: the end of one replica is enough.

@@ -229,7 +229,8 @@ impl Flow {
     /// A leg that trails (R15), and lacks something of what the original has had or said. One whose machine is slow with others trails from the beginning,
     /// but lacks nothing where nothing was said.
     fn lags(&self, leg: &Leg, end: Pos) -> bool {
-        leg.trails && (leg.acked() < self.original().acked() || leg.sent < end)
+        let lacks = leg.acked() < self.original().acked() || leg.sent < end;
+        leg.trails && (lacks || mutant::is(Mutation::TrailingUnheard))
     }
 
     /// A leg that has said all that the original had, and so would have ended with it.

@@ -18,6 +18,7 @@ const DIVERGENCE: u64 = 16;
 const CUTS: u64 = 17;
 // 18 is how super-packets are cut on their way.
 const JUDGEMENT: u64 = 19;
+const SILENCE: u64 = 20;
 
 fn when(r: &mut Rng) -> When {
     if r.chance(600) {
@@ -106,6 +107,75 @@ impl Scenario {
         let (at, every) = (When::Time(r.log_range(5_000, 300_000)), r.log_range(200, 50_000));
         let fin = r.chance(500);
         self.faults.push((at, Fault::Die { machine: 0, fin, every }));
+    }
+
+    /// A replica is slow while clients connect that say nothing yet, and the original's service ends its connections later.
+    pub fn with_silence(mut self) -> Self {
+        let r = &mut Rng::new(self.seed, SILENCE);
+        let odd = self.machines.iter().any(|m| m.odd.is_some());
+        if r.chance(50) && self.machines.len() > 1 && !odd {
+            self.draw_silence(r);
+        }
+        self
+    }
+
+    fn draw_silence(&mut self, r: &mut Rng) {
+        // Slow for longer than clients wait for it, and not so long that it is taken for dead.
+        let slow = r.range(1, self.machines.len() as u64 - 1) as usize;
+        self.service.replica_timeout = r.log_range(50, 200) * MILLISECOND;
+        self.service.detect.floor = SECOND;
+        let from = r.log_range(1_000, 50_000);
+        let until = from + self.service.replica_timeout + r.log_range(10_000, 400_000);
+        let end = until + r.log_range(5_000, 500_000);
+        let stop = r.chance(500);
+        let ends = if r.chance(500) {
+            Fault::Crash { machine: 0, fin: true }
+        } else {
+            let (fin, every) = (r.chance(800), r.log_range(200, 20_000));
+            Fault::Die { machine: 0, fin, every }
+        };
+        self.faults = vec![
+            (When::Time(from), Fault::Freeze { machine: slow, stop }),
+            (When::Time(until), Fault::Thaw { machine: slow }),
+            (When::Time(end), ends),
+        ];
+        // Now and then none is left but the one that was slow.
+        if r.chance(500) {
+            for machine in (1..self.machines.len()).filter(|m| *m != slow) {
+                let at = When::Time(r.log_range(until, end));
+                self.faults.push((at, Fault::Down { machine }));
+            }
+        }
+        for i in 0..r.range(1, 5) {
+            let flow = self.draw_silent_flow(r, 42_000 + i as u16, (from, until + 20_000));
+            self.flows.push(flow);
+        }
+        self.flows.sort_by_key(|f| f.start);
+    }
+
+    /// A client that connects between those times, and says nothing for up to two seconds.
+    fn draw_silent_flow(&self, r: &mut Rng, port: u16, times: (Micros, Micros)) -> FlowSpec {
+        let later = Record {
+            upload: r.below(200) as u32,
+            reply: r.log_range(1, 2_000) as u32,
+            echo: false,
+            wait: true,
+            think: 0,
+        };
+        let first = Record {
+            think: r.log_range(1_000, 2_000_000),
+            ..later
+        };
+        FlowSpec {
+            client: r.below(self.clients.len() as u64) as usize,
+            port,
+            start: r.range(times.0, times.1),
+            dialogue: Dialogue {
+                trailer: 0,
+                records: vec![first, later],
+                ending: r.pick(&[Ending::HalfClose, Ending::ClientCloses, Ending::ServerCloses]),
+            },
+        }
     }
 
     /// The engine is not scheduled for a while.
