@@ -190,7 +190,7 @@ fn deaths(choice: &Choice, stage: &mut Stage, record: &mut Record) -> anyhow::Re
                 }
                 for (i, death) in round.deaths.iter().enumerate() {
                     let sight = sight::of(&round.client, death, round.deaths.get(i + 1).map(|next| next.struck));
-                    let mut line = record::death(kind, flows, death, sight);
+                    let mut line = record::death(kind, flows, death, sight, &round.client);
                     if i == 0 {
                         // A round's losses are seen at its end.
                         line["lost"] = (line["lost"].as_u64().unwrap_or(0) + round.lost.len() as u64).into();

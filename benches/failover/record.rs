@@ -9,9 +9,11 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::calm::Trouble;
+use crate::lab::capture::Segment;
 use crate::lab::quantile::quantile;
 use crate::lab::surroundings::{Journal, Surroundings};
-use crate::stage::Kind;
+use crate::sight::{self, Sight};
+use crate::stage::{Death, Kind};
 
 /// Thesis, table 5.6: milliseconds with one, two, three replicas.
 pub const THESIS_SWITCH_MS: [f64; 3] = [5.05, 5.07, 5.64];
@@ -146,9 +148,10 @@ impl Lines {
         let one = self.picked(None, None, Some(SIZES[0]));
         let _ = writeln!(
             text,
-            "\nOne connection, milliseconds from the decision, p50 / p99 / greatest: until the kernel had returned from sending the first packet (switch) {}; until it was at the \
-             client (heard) {}.",
+            "\nOne connection, milliseconds from the decision, p50 / p99 / greatest: until the kernel had returned from sending the first packet (switch) {}; until that packet, with or \
+             without a byte, was at the client's interface {}; until a byte of another machine was (heard) {}.",
             figures(&redirects(&one, 1e3), 3),
+            figures(&ms(&one, "arrived_us", 1e3), 3),
             figures(&ms(&one, "heard_us", 1e3), 3)
         );
         text
@@ -321,17 +324,20 @@ fn figures(sorted: &[f64], digits: usize) -> String {
 }
 
 /// A line of the record for a death.
-pub fn death(kind: Kind, flows: usize, death: &crate::stage::Death, sight: Option<crate::sight::Sight>) -> Value {
+pub fn death(kind: Kind, flows: usize, death: &Death, sight: Option<Sight>, client: &[Segment]) -> Value {
     let of_takeover = |name: &str| death.takeover.as_ref().map_or(Value::Null, |t| t[name].clone());
     // Where every flow had moved by a vote before, nothing was redirected; what a client has heard before the decision, it has by another's vote.
     let decided = of_takeover("decided_at_us").as_u64();
-    let decided = decided.filter(|_| of_takeover("flows").as_u64() > Some(0));
-    let heard = sight
-        .zip(decided)
-        .and_then(|(s, at)| s.first.checked_sub(Duration::from_micros(at)));
+    let decided = decided
+        .filter(|_| of_takeover("flows").as_u64() > Some(0))
+        .map(Duration::from_micros);
+    let us_since = |at: Duration| Some(at.checked_sub(decided?)?.as_secs_f64() * 1e6);
+    let heard = sight.and_then(|s| us_since(s.first));
+    let arrived = decided.and_then(|at| us_since(sight::redirected(client, death.old, at)?));
     json!({
         "what": "death", "kind": kind.name(), "replicas": death.replicas, "flows": flows, "noticed": death.takeover.is_some(),
-        "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"), "heard_us": heard.map(|h| h.as_secs_f64() * 1e6),
+        "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"), "heard_us": heard,
+        "arrived_us": arrived,
         "switch_us": of_takeover("switch_us"), "moved": of_takeover("flows"), "lost": of_takeover("lost").as_u64().unwrap_or(0),
         "gap_ms": sight.map(|s| s.gap.as_secs_f64() * 1e3), "wait_ms": sight.map(|s| s.longest_wait.as_secs_f64() * 1e3),
         "waited": sight.map(|s| s.waited), "unasked_ms": sight.map(|s| s.unasked.as_secs_f64() * 1e3),

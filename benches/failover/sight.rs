@@ -117,6 +117,12 @@ pub fn gap(segments: &[Segment], old: usize, struck: Duration) -> Option<(Durati
     Some((last, first))
 }
 
+/// The first packet at the client since the takeover was `decided`, with or without a byte, that is not the old original's.
+pub fn redirected(segments: &[Segment], old: usize, decided: Duration) -> Option<Duration> {
+    let packets = segments.iter().filter(|s| s.sport == PORT && s.time >= decided);
+    packets.filter(|s| sender(s.ttl) != Some(old)).map(|s| s.time).min()
+}
+
 /// A time as captures have it.
 pub fn since_1970(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
