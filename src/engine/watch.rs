@@ -119,7 +119,8 @@ impl Flow {
     }
 
     /// R23: when a leg is fed although its machine has not said what the client had read. A replica's wait is given up when the client has
-    /// waited for it, or it has trailed, well before it would be out; while the original is no further, nothing would be gained. An original that
+    /// waited for it, or it has trailed, well before it would be out; while the original is no further, nothing would be gained. One that has not
+    /// acknowledged all that it was given is slow or cut off, and says nothing for want of input: R15 judges that. An original that
     /// recovers holds up everything; a replica that may lag without bounds holds up nobody. When the conversation is over nobody is held
     /// up either, but what is left is to be heard before the leg is reset (R24).
     fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
@@ -132,10 +133,13 @@ impl Flow {
             return Some(blocked + cx.spec.limits.close_timeout / 2);
         }
         match cx.service(self.service).max_lag {
-            MaxLag::Bytes(_) => leg
-                .waits
-                .holding_since
-                .map(|since| since.max(blocked) + self.patience_in_all(cx) / 4 * 3),
+            MaxLag::Bytes(_) => {
+                let since = leg
+                    .waits
+                    .holding_since
+                    .filter(|_| leg.sender.una() >= leg.sender.max())?;
+                Some(since.max(blocked).max(leg.progress_at) + self.patience_in_all(cx) / 4 * 3)
+            }
             MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
         }
     }

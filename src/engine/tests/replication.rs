@@ -115,6 +115,24 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
 }
 
 #[test]
+fn a_replica_that_has_yet_to_hear_is_not_released() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"1!"));
+    // The replica stands still: it has not even acknowledged "one".
+    t.wait(201 * MS);
+    t.client(words(4, 3, b"two"));
+    t.machine(0, words(3, 7, b"2!"));
+    t.wait(1_700 * MS);
+    assert!(short(&t.machine_heard(1)).iter().all(|s| s.2 != "two"), "R23");
+    t.machine(1, words(1, 4, b"1!"));
+    assert!(short(&t.machine_heard(1)).contains(&(4, Some(3), "two")));
+    t.machine(1, words(3, 7, b"2!"));
+    assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 0);
+    assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 0, "it may take over");
+}
+
+#[test]
 fn a_lost_segment_is_sent_again_to_the_replica_alone() {
     let mut t = Talk::established(2);
     t.client(words(1, 1, b"abc"));
