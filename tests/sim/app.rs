@@ -92,6 +92,9 @@ pub struct ServerApp {
     pub read: usize,
     /// The client's end of file was read.
     pub eof: bool,
+    /// What its stack keeps for it, the end included, where the end of TIME-WAIT would take it from a service that hangs.
+    kept: Vec<u8>,
+    end_kept: bool,
     /// So much may be queued when its stack is told that it says no more.
     pub room_to_close: usize,
     closed: bool,
@@ -111,6 +114,8 @@ impl ServerApp {
             flow_bytes: Vec::new(),
             read: 0,
             eof: false,
+            kept: Vec::new(),
+            end_kept: false,
             room_to_close: usize::MAX,
             closed: false,
         }
@@ -123,16 +128,30 @@ impl ServerApp {
             .map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
     }
 
+    /// It hangs: other stacks than smoltcp let it read later what has come before TIME-WAIT was over.
+    pub fn keep(&mut self, socket: &mut tcp::Socket<'_>) {
+        if socket.state() == tcp::State::TimeWait {
+            read_paced(socket, 0, &Pace::FAST, &mut 0, |b| self.kept.extend_from_slice(b));
+            self.end_kept |= at_eof(socket);
+        }
+    }
+
+    /// Whether its stack keeps anything for it.
+    pub fn has_kept(&self) -> bool {
+        !self.kept.is_empty() || (self.end_kept && !self.eof)
+    }
+
     /// Reads and writes what it can; true if it did anything. An error is a byte that the client never sent (I2).
     pub fn step(&mut self, now: Micros, socket: &mut tcp::Socket<'_>) -> Result<bool, String> {
-        let mut fresh = Vec::new();
-        let mut busy = read_paced(socket, now, &self.pace, &mut self.next_read, |b| {
+        let mut fresh = std::mem::take(&mut self.kept);
+        let mut busy = !fresh.is_empty();
+        busy |= read_paced(socket, now, &self.pace, &mut self.next_read, |b| {
             fresh.extend_from_slice(b)
         });
         if busy {
             self.take_in(&fresh)?;
         }
-        if !self.eof && at_eof(socket) {
+        if !self.eof && (self.end_kept || at_eof(socket)) {
             self.eof = true;
             self.program.eof();
             busy = true;

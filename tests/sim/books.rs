@@ -406,8 +406,14 @@ impl Flow {
     }
 }
 
-/// The v that the client had acknowledged when it first sent the byte before `end` (R23).
-pub fn cause_of(pieces: &[(i64, i64, u64)], end: i64) -> u64 {
-    let covering = pieces.iter().filter(|(from, to, _)| *from < end && end <= *to);
-    covering.map(|piece| piece.2).min().unwrap_or(0)
+/// The most that the client had acknowledged (v) when it first sent any of its bytes from `start` to `end` (R23).
+pub fn cause_of(pieces: &[(i64, i64, u64)], start: i64, end: i64) -> u64 {
+    let before = |end: i64| {
+        let covering = pieces.iter().filter(|(from, to, _)| *from < end && end <= *to);
+        covering.map(|piece| piece.2).min().unwrap_or(0)
+    };
+    // It changes only where a piece ends, or the next begins.
+    let borders = pieces.iter().flat_map(|(from, to, _)| [*from, *to]);
+    let inside = borders.filter(|at| start < *at && *at < end);
+    inside.chain([end]).map(before).max().unwrap_or(0)
 }

@@ -567,3 +567,20 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
         passes(&format!("seed {seed}, {why}"), Scenario::before_silence(seed));
     }
 }
+
+#[test]
+fn seeds_that_failed_since_slow_machines_meet_silent_clients_are_clean() {
+    let seeds = [
+        (
+            370_110_987,
+            "a replica that has yet to hear what it is to answer is not given up",
+        ),
+        (370_319_150, "a replica that waits for its own output for too long"),
+        (380_060_313, "the same, and the client's first segment came late"),
+        (370_232_914, "a SYN/ACK, and then silence until an end is believed"),
+        (370_432_143, "a service that hangs until TIME-WAIT is over"),
+    ];
+    for (seed, why) in seeds {
+        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
+    }
+}

@@ -241,7 +241,10 @@ impl Host {
                         true
                     }
                     Role::Orphan => false,
-                    Role::Server(_) if self.hung => false,
+                    Role::Server(app) if self.hung => {
+                        app.keep(socket);
+                        false
+                    }
                     Role::Server(app) => {
                         if let (State::CloseWait, Some(to)) = (socket.state(), socket.remote_endpoint()) {
                             let own = socket.local_endpoint().map_or(0, |e| e.port);
@@ -293,6 +296,7 @@ impl Host {
                 }
                 (Role::Orphan, State::Closed) => over.push(i),
                 (Role::Orphan, _) => (),
+                (Role::Server(app), State::Closed) if app.has_kept() => (),
                 (Role::Server(_), State::Closed) if !socket_has_data(&self.sockets, *handle) => over.push(i),
                 (Role::Server(_) | Role::Client(_), _) => (),
             }

@@ -87,6 +87,8 @@ pub struct Leg {
     pub gone: bool,
     /// As heir of a plan it was level with the original once: the flow may have moved there, unheard.
     pub levelled: bool,
+    /// It was fed although it had not said what the client answers, after a long wait: it may not take over any more (R23).
+    pub released: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,
     /// Its machine was declared down: it never counts again, whatever the machine does (R13).

@@ -92,8 +92,6 @@ pub struct Observer {
     pub flows: Vec<Flow>,
     /// By machine: until when new clients need not wait for it, since it has trailed (R15).
     slow_until: Vec<Micros>,
-    /// Whether the engine has fed a replica before it had answered, and so no longer thinks it fit to take over (R23).
-    pub released: bool,
     /// Whether a replica was ever fed before it had answered (R23): the caller knows if the engine said so.
     pub early_release: bool,
 }
@@ -133,7 +131,6 @@ impl Observer {
             state: vec![Machine::default(); service.machines.len()],
             flows: Vec::new(),
             slow_until: vec![0; service.machines.len()],
-            released: false,
             early_release: false,
         }
     }

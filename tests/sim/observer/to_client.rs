@@ -73,7 +73,6 @@ impl Observer {
         let is_alone = |m: usize| (0..self.machines.len()).all(|o| o == m || !self.could_carry(o, &self.flows[f]));
         let believed = p.has(RST) && matches!(cause, Cause::Machine(m) if self.believes || is_alone(m));
         let (max_lag, forgotten_after, fastest) = (self.max_lag, self.forgotten_after, self.fastest);
-        let forgiven = cause == Cause::Engine && self.released;
         let states = &self.state;
         let client = self.flows[f].client;
         let known_before = self.flows[..f].iter().any(|other| other.client == client);
@@ -139,9 +138,9 @@ impl Observer {
             // comes later (RFC 9293 section 3.10.7.1). Where ends are believed, or nobody else is there who could say otherwise, so is that one; it costs
             // the client nothing.
             let forgotten = matches!(cause, Cause::Machine(m) if believed && flow.lacks_only_an_acknowledgement(m));
-            flow.refused |= forgiven || (refusal && lived.is_none());
+            flow.refused |= refusal && lived.is_none();
             ensure!(
-                flow.refused || forgiven || forgotten || flow.finished() || lived.is_none(),
+                flow.refused || forgotten || flow.finished() || lived.is_none(),
                 "I1",
                 "the client is reset though machine {} lived through its flow",
                 lived.unwrap_or(0)

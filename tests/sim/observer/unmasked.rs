@@ -60,7 +60,9 @@ impl Observer {
         let Some((ended_at, acked)) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
             return false;
         };
-        let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && leg.said_at <= ended_at && now >= ended_at + patience;
+        // A SYN/ACK is no sign of a service that works.
+        let mute = |leg: &Leg| leg.sent <= 1 || leg.said_at <= ended_at;
+        let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && mute(leg) && now >= ended_at + patience;
         let trails = |leg: &Leg| leg.trails && ((leg.sent as i64) < end - 1 || leg.acked < acked);
         let mut able = (0..self.state.len()).filter(|m| self.could_carry(*m, flow));
         able.all(|m| flow.legs[m].as_ref().is_some_and(|l| silent(l) || trails(l)))

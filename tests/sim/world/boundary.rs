@@ -173,8 +173,6 @@ impl<G: Gateway> World<G> {
                     self.observer.evicted(usize::from(machine.machine.0));
                 }
             }
-            // Such a reset comes from the outbox.
-            self.observer.released = !self.outbox.is_empty() && self.engine.has_released();
             let mut again = self.send_outbox()? || !events.is_empty();
             for event in events {
                 self.trace.note(self.now, || format!("{event:?}"));
