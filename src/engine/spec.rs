@@ -50,7 +50,7 @@ pub enum MaxLag {
 }
 
 named_enum! {
-    /// Who takes over (R16).
+    /// Who takes over (R16). By the first two choices, one that has yet to say what the client has heard comes after all that have.
     Successor {
         /// The first live machine in the list (thesis 5.3.2).
         First => "first",

@@ -54,6 +54,23 @@ fn first_is_the_first_in_the_list_whoever_is_nearer() {
 }
 
 #[test]
+fn one_that_stands_where_the_client_does_goes_before_the_first_in_the_list() {
+    for successor in [Successor::First, Successor::LowestRtt] {
+        let mut t = choosing(successor);
+        t.shake_hands(3);
+        t.client(words(1, 1, b"GET\n"));
+        // m1 is the nearest, and its service is slow: it has said half of what the client has heard.
+        t.machine(1, words(1, 5, b"4"));
+        t.wait(MS);
+        t.machine(0, words(1, 5, b"42\n"));
+        t.wait(3 * MS);
+        t.machine(2, words(1, 5, b"42\n"));
+        down(&mut t, 0);
+        assert_eq!(original(&t), Some(2), "{successor:?}");
+    }
+}
+
+#[test]
 fn lowest_rtt_is_the_machine_that_has_answered_soonest() {
     let mut t = choosing(Successor::LowestRtt);
     // The replicas' SYN/ACKs take their time, too: m2 is nearer in all.
