@@ -5,12 +5,15 @@
 
 use std::net::IpAddr;
 
-use relevo::engine::{MachineStatus, Micros, ShardStatus};
+use relevo::engine::{MachineStatus, Micros, SECOND, ShardStatus};
 
 use super::trailing::TRAIL_TIMEOUTS;
 use super::{Cause, Machine, Observer};
 use crate::books::{Flow, Leg, place};
 use crate::packet::{FIN, Packet, RST};
+
+/// An end that was lost is said again within that time, after a second and twice as long each time (RFC 6298 section 2).
+const ENDS_SHOW: Micros = 8 * SECOND;
 
 impl Observer {
     /// Where nobody knows better, what a service says by ending is passed on, or replayed by a takeover, as if it wished to: the flow is at its
@@ -134,10 +137,19 @@ impl Observer {
         self.judges_hangs && !ended && !all_said && (0..self.state.len()).any(|i| self.could_carry(i, flow))
     }
 
+    /// Whether machine `m`'s service has ended so lately that its end may yet be heard, however often it was lost, and be voted on for as long as a trailing
+    /// replica may make no progress (R11, R15).
+    fn may_yet_show(&self, now: Micros, m: usize) -> bool {
+        let patience = ENDS_SHOW + TRAIL_TIMEOUTS * self.replica_timeout;
+        self.state[m].died_at.is_some_and(|at| now < at + patience)
+    }
+
     /// Whether the flow's original, or who may be it, has a service that hangs or that ended in the flow's time, and the engine may not know.
-    pub fn original_failed(&self, id: usize) -> bool {
-        let failed =
-            |flow: &Flow, m: usize| self.state[m].failed(flow) && !self.state[m].down && !self.sees_hang(flow, m);
+    pub fn original_failed(&self, now: Micros, id: usize) -> bool {
+        let failed = |flow: &Flow, m: usize| {
+            let state = &self.state[m];
+            state.failed(flow) && !state.down && !self.sees_hang(flow, m) && !self.may_yet_show(now, m)
+        };
         // Who is original after a takeover, and of the fastest, only the engine can say.
         let any = |f: &Flow| (0..self.state.len()).any(|m| self.state[m].is_original && failed(f, m));
         let heir = |f: &Flow| f.heirs.iter().any(|m| self.state[*m].is_original && failed(f, *m));

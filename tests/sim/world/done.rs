@@ -29,7 +29,7 @@ impl<G: Gateway> World<G> {
         }
         for id in 0..self.done.len() {
             let open = self.connected[id] && !self.done[id] && self.now > self.scenario.heal;
-            if open && (self.observer.is_at_limit(id) || self.observer.original_failed(id)) {
+            if open && (self.observer.is_at_limit(id) || self.observer.original_failed(self.now, id)) {
                 self.meet_limit(id);
             }
         }
@@ -104,7 +104,7 @@ impl<G: Gateway> World<G> {
                 self.observer.lived_through(*m, flow)
                     && !reused
                     && !self.excused[flow.id]
-                    && !self.observer.original_failed(flow.id)
+                    && !self.observer.original_failed(self.now, flow.id)
                     && flow.legs[*m].as_ref().is_some_and(Leg::should_finish)
                     && !flow.client_reset
                     && !flow.reset_to_client

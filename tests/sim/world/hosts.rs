@@ -23,7 +23,7 @@ impl<G: Gateway> World<G> {
         });
         let watch = &self.observer;
         let settled = self.now > self.scenario.heal + SETTLED;
-        let forgotten = |id| settled && watch.original_failed(id);
+        let forgotten = |id| settled && watch.original_failed(self.now, id);
         let left = |id| watch.is_at_limit(id) || forgotten(id) || !self.has_survivor(id);
         if earlier
             .clone()
