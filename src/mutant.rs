@@ -51,6 +51,8 @@ listed_enum! {
         NeverDeclaredDead,
         /// R23: bytes are released before their machine has answered.
         CausalityIgnored,
+        /// R23: a replica's wait is given up although it has yet to hear what it was given.
+        ReleasesUnheard,
         /// R12: a planned handover does not wait until the new original is level.
         LevelUnchecked,
         /// R12: connections at rest are not told that their machine has fallen.

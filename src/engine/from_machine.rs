@@ -136,8 +136,12 @@ impl Flow {
         })
     }
 
-    fn note_output(&mut self, index: usize, seg: Segment, p: &Parsed) {
+    fn note_output(&mut self, now: Micros, index: usize, seg: Segment, p: &Parsed) {
         let leg = &mut self.legs[index];
+        // R15: what it lacks is its own output (R23), and that grows.
+        if leg.trails && leg.waits.blocked_since.is_some() && seg.end > leg.sent {
+            leg.progress_at = now;
+        }
         leg.sent = leg.sent.max(seg.end);
         if p.flags.contains(Flags::FIN) {
             leg.fin = Some(seg.end - 1);
@@ -189,7 +193,7 @@ impl Flow {
         bytes: &mut [u8],
     ) -> Verdict {
         let sent = self.original().sent;
-        self.note_output(self.original, seg, p);
+        self.note_output(now, self.original, seg, p);
         let repeats = self.note_ack(now, self.original, seg, p);
         if !self.reaches(self.original()) && !self.is_votable(cx) {
             // R16: others have said more, and nobody votes on that.
@@ -349,7 +353,7 @@ impl Flow {
     fn hear_replica(&mut self, cx: &mut Context, now: Micros, index: usize, seg: Segment, p: &Parsed, bytes: &[u8]) {
         let repeated = seg.end > seg.v && seg.end <= self.legs[index].sent;
         let asks = repeated || (seg.v == seg.end && seg.v < self.legs[index].sent);
-        self.note_output(index, seg, p);
+        self.note_output(now, index, seg, p);
         self.note_ack(now, index, seg, p);
         if self.legs[index].trails {
             // If it speaks first, the client is told what it can take, too.

@@ -101,7 +101,7 @@ pub struct Leg {
     pub work_due: bool,
     /// A zero-length probe is due: its answer tells how far the machine has sent, or that its window has opened.
     pub probe_due: bool,
-    /// When `una` or the window's edge last advanced, or the leg was opened.
+    /// When `una` or the window's edge last advanced, or the leg was opened; while it trails and waits for its own output (R23), when that last grew.
     pub progress_at: Micros,
     /// Who waits for whom, while anybody does.
     pub waits: Rare<Waits>,

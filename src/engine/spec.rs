@@ -52,7 +52,7 @@ pub enum MaxLag {
 named_enum! {
     /// Who takes over (R16). By the first two choices, one that has yet to say what the client has heard comes after all that have.
     Successor {
-        /// The first live machine in the list (thesis 5.3.2).
+        /// The first in the list that is fit (thesis 5.3.2).
         First => "first",
         /// The machine with the shortest smoothed round-trip time (thesis, future work 2).
         LowestRtt => "lowest-rtt",

@@ -94,15 +94,19 @@ impl Flow {
             .or_else(|| best(&|l| l.state == LegState::SynSent))
     }
 
-    /// R16: what speaks against a leg as successor, by the service's choice; the least is best. Whatever that is, the client would have to wait for
-    /// one that has yet to say what it has heard already: another that stands where the client does goes before it.
+    /// R16: what speaks against a leg as successor, by the service's choice; the least is best. By the first two choices one that stands where the
+    /// client does goes first: the client would have to wait for one that has yet to say what it has heard already.
     fn demerit(&self, cx: &Context, index: usize) -> (bool, u64) {
-        let (input, output) = self.missing(index);
+        let leg = &self.legs[index];
+        let behind = leg.sent < self.heard();
         match cx.service(self.service).successor {
-            Successor::First => (output > 0, 0),
+            Successor::First => (behind, 0),
             // Unmeasured is no merit.
-            Successor::LowestRtt => (output > 0, self.legs[index].sender.rtt.smoothed().unwrap_or(u64::MAX)),
-            Successor::LeastLag => (false, input.saturating_add(output)),
+            Successor::LowestRtt => (behind, leg.sender.rtt.smoothed().unwrap_or(u64::MAX)),
+            Successor::LeastLag => {
+                let (input, output) = self.missing(index);
+                (false, input.saturating_add(output))
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::pos::{Pos, words_end};
 use super::sender::Expiry;
 use super::spec::{MILLISECOND, MaxLag, Micros, SECOND};
 use super::{Counter, Reason};
+use crate::mutant::{self, Mutation};
 
 /// The least wait before a machine is asked how far it has sent (R23): its answer may just be under way.
 const ASK_FLOOR: Micros = 5 * MILLISECOND;
@@ -118,29 +119,30 @@ impl Flow {
         [own, holding, asking, release, closing].into_iter().flatten().min()
     }
 
-    /// R23: when a leg is fed although its machine has not said what the client had read. A replica's wait is given up when the client has
-    /// waited for it, or it has trailed, well before it would be out; while the original is no further, nothing would be gained. One that has not
-    /// acknowledged all that it was given is slow or cut off, and says nothing for want of input: R15 judges that. An original that
-    /// recovers holds up everything; a replica that may lag without bounds holds up nobody. When the conversation is over nobody is held
-    /// up either, but what is left is to be heard before the leg is reset (R24).
+    /// R23: when a leg is fed although its machine has not said what the client had read. Not before that has acknowledged all that it may be given:
+    /// until then it is slow or cut off, and may say nothing for want of input, which R14 and R15 judge. From then on, and from its last progress, a
+    /// replica's wait is given up when the client has waited for it, or it has trailed, well before it would be out; while the original is no further,
+    /// nothing would be gained. An original that recovers holds up everything; a replica that may lag without bounds holds up nobody. When the
+    /// conversation is over nobody is held up either, but what is left is to be heard before the leg is reset (R24).
     fn release_at(&self, cx: &Context, leg: &Leg) -> Option<Micros> {
-        let timeout = cx.service(self.service).replica_timeout;
         let blocked = leg.waits.blocked_since?;
+        if leg.sender.una() < leg.waits.blocked_at && !mutant::is(Mutation::ReleasesUnheard) {
+            return None;
+        }
+        let (service, close_timeout) = (cx.service(self.service), cx.spec.limits.close_timeout);
+        let since = blocked.max(leg.progress_at);
         if leg.machine == self.original().machine {
-            return Some(blocked + timeout);
+            return Some(since + service.replica_timeout);
         }
         if self.is_over() {
-            return Some(blocked + cx.spec.limits.close_timeout / 2);
+            return Some(since + close_timeout / 2);
         }
-        match cx.service(self.service).max_lag {
-            MaxLag::Bytes(_) => {
-                let since = leg
-                    .waits
-                    .holding_since
-                    .filter(|_| leg.sender.una() >= leg.sender.max())?;
-                Some(since.max(blocked).max(leg.progress_at) + self.patience_in_all(cx) / 4 * 3)
-            }
-            MaxLag::Unlimited => Some(blocked + cx.spec.limits.close_timeout),
+        match service.max_lag {
+            MaxLag::Bytes(_) => leg
+                .waits
+                .holding_since
+                .map(|held| held.max(since) + self.patience_in_all(cx) / 4 * 3),
+            MaxLag::Unlimited => Some(since + close_timeout),
         }
     }
 

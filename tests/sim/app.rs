@@ -92,7 +92,7 @@ pub struct ServerApp {
     pub read: usize,
     /// The client's end of file was read.
     pub eof: bool,
-    /// What its stack keeps for it, the end included, where the end of TIME-WAIT would take it from a service that hangs.
+    /// What its stack keeps for a service that hangs, where smoltcp would forget it; and whether the client has ended.
     kept: Vec<u8>,
     end_kept: bool,
     /// So much may be queued when its stack is told that it says no more.
@@ -128,12 +128,13 @@ impl ServerApp {
             .map(|b| usize::from(u16::from_be_bytes([b[0], b[1]])))
     }
 
-    /// It hangs: other stacks than smoltcp let it read later what has come before TIME-WAIT was over.
+    /// It hangs: other stacks than smoltcp let it read later what has come before TIME-WAIT was over, and that the client has ended, though it has reset
+    /// the connection since.
     pub fn keep(&mut self, socket: &mut tcp::Socket<'_>) {
         if socket.state() == tcp::State::TimeWait {
             read_paced(socket, 0, &Pace::FAST, &mut 0, |b| self.kept.extend_from_slice(b));
-            self.end_kept |= at_eof(socket);
         }
+        self.end_kept |= at_eof(socket);
     }
 
     /// Whether its stack keeps anything for it.

@@ -579,6 +579,11 @@ fn seeds_that_failed_since_slow_machines_meet_silent_clients_are_clean() {
         (380_060_313, "the same, and the client's first segment came late"),
         (370_232_914, "a SYN/ACK, and then silence until an end is believed"),
         (370_432_143, "a service that hangs until TIME-WAIT is over"),
+        (
+            400_739_702,
+            "a service that hangs until its finished connection is given up",
+        ),
+        (400_224_752, "an end that is believed, and waits for a slow client"),
     ];
     for (seed, why) in seeds {
         passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));

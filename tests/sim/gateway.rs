@@ -18,10 +18,6 @@ pub trait Gateway {
     fn probe_age(&self) -> Option<Micros>;
     fn probe(&mut self, probe: Probe, out: &mut Outbox);
     fn status(&self) -> ShardStatus;
-    /// Whether a replica was fed past causality (R23).
-    fn has_released(&self) -> bool {
-        false
-    }
     /// How many flows have left a machine whose service crashes (R11).
     fn crashes_left(&self) -> u64 {
         0
@@ -62,9 +58,6 @@ impl Gateway for Engine {
     }
     fn status(&self) -> ShardStatus {
         Engine::status(self)
-    }
-    fn has_released(&self) -> bool {
-        self.stats().get(Counter::CausalityReleases) > 0
     }
     fn crashes_left(&self) -> u64 {
         self.stats().get(Counter::CrashesLeft)

@@ -1,5 +1,6 @@
 //! R1 to R9 and R23 on the steady path.
 
+use super::super::Event;
 use super::*;
 
 #[test]
@@ -114,22 +115,81 @@ fn a_replica_that_waits_for_itself_is_released_and_not_eligible() {
     assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 1);
 }
 
-#[test]
-fn a_replica_that_has_yet_to_hear_is_not_released() {
+/// The client has been told "1!" and asks "two", and the last machine has not even acknowledged "one".
+fn one_that_stands_still() -> Talk {
     let mut t = Talk::established(2);
     t.client(words(1, 1, b"one"));
     t.machine(0, words(1, 4, b"1!"));
-    // The replica stands still: it has not even acknowledged "one".
     t.wait(201 * MS);
     t.client(words(4, 3, b"two"));
+    t.hush();
+    t
+}
+
+fn was_told_two(t: &mut Talk) -> bool {
+    short(&t.machine_heard(1)).iter().any(|s| s.2.ends_with("two"))
+}
+
+#[test]
+fn a_replica_that_has_yet_to_hear_is_not_released() {
+    let mut t = one_that_stands_still();
     t.machine(0, words(3, 7, b"2!"));
     t.wait(1_700 * MS);
-    assert!(short(&t.machine_heard(1)).iter().all(|s| s.2 != "two"), "R23");
+    assert!(!was_told_two(&mut t), "R23");
     t.machine(1, words(1, 4, b"1!"));
-    assert!(short(&t.machine_heard(1)).contains(&(4, Some(3), "two")));
+    assert!(was_told_two(&mut t));
     t.machine(1, words(3, 7, b"2!"));
     assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 0);
     assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 0, "it may take over");
+}
+
+#[test]
+fn a_replica_s_wait_counts_from_when_it_has_heard() {
+    let mut t = one_that_stands_still();
+    t.machine(0, words(3, 7, b"2!"));
+    t.wait(1_700 * MS);
+    t.machine(1, ack(1, 4));
+    t.wait(1_490 * MS);
+    assert!(!was_told_two(&mut t), "R23");
+    t.wait(20 * MS);
+    assert!(was_told_two(&mut t), "its service is silent, and R15 would be next");
+    assert_eq!(t.engine.stats().get(Counter::LegsIneligible), 1);
+}
+
+#[test]
+fn a_trailing_replica_that_says_its_answer_slowly_makes_progress() {
+    let mut t = Talk::established(2);
+    t.client(words(1, 1, b"one"));
+    t.machine(0, words(1, 4, b"a long answer"));
+    t.machine(1, ack(1, 4));
+    t.client(words(4, 14, b"two"));
+    t.machine(0, ack(14, 7));
+    t.hush();
+    for at in 1..14 {
+        t.wait(1_000 * MS);
+        assert!(!was_told_two(&mut t), "R23: {at} of its bytes are to come");
+        t.machine(1, words(at, 4, &b"a long answer"[at as usize - 1..][..1]));
+    }
+    assert!(was_told_two(&mut t));
+    let evicts = |e: Event| matches!(e, Event::Evict { .. });
+    assert!(!std::iter::from_fn(|| t.engine.take_event()).any(evicts), "R15");
+    assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 0);
+}
+
+#[test]
+fn a_new_original_that_has_yet_to_hear_is_not_released_either() {
+    let mut t = one_that_stands_still();
+    t.engine.command(
+        t.now,
+        Command::Down {
+            machine: machine_ref(0),
+        },
+    );
+    t.wait(1_000 * MS);
+    assert!(!was_told_two(&mut t), "R23");
+    t.machine(1, words(1, 4, b"1!"));
+    assert!(was_told_two(&mut t));
+    assert_eq!(t.engine.stats().get(Counter::CausalityReleases), 0);
 }
 
 #[test]

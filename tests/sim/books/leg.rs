@@ -51,8 +51,9 @@ pub struct Leg {
     pub edge: u64,
     /// The largest window that it has ever told.
     pub largest: u64,
-    /// When that output last grew.
+    /// When that output last grew; and from when to when it had not, for `replica_timeout` at least.
     pub said_at: Micros,
+    pub was_silent: Vec<(Micros, Micros)>,
     /// Where its FIN ends, if it sent one, and when that was first heard.
     pub fin: Option<u64>,
     pub fin_at: Micros,
@@ -87,7 +88,7 @@ pub struct Leg {
     pub gone: bool,
     /// As heir of a plan it was level with the original once: the flow may have moved there, unheard.
     pub levelled: bool,
-    /// It was fed although it had not said what the client answers, after a long wait: it may not take over any more (R23).
+    /// Its wait for its own output was given up: it may take over no more (R23).
     pub released: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,

@@ -5,6 +5,7 @@
 
 mod either_way;
 mod failing;
+mod released;
 mod replayed;
 mod to_client;
 mod to_machine;
@@ -92,8 +93,6 @@ pub struct Observer {
     pub flows: Vec<Flow>,
     /// By machine: until when new clients need not wait for it, since it has trailed (R15).
     slow_until: Vec<Micros>,
-    /// Whether a replica was ever fed before it had answered (R23): the caller knows if the engine said so.
-    pub early_release: bool,
 }
 
 impl Observer {
@@ -131,7 +130,6 @@ impl Observer {
             state: vec![Machine::default(); service.machines.len()],
             flows: Vec::new(),
             slow_until: vec![0; service.machines.len()],
-            early_release: false,
         }
     }
 
@@ -206,7 +204,11 @@ impl Observer {
             now
         };
         leg.widened_at = if leg.edge > taken.1 { now } else { leg.widened_at };
-        leg.said_at = if leg.sent > sent { now } else { leg.said_at };
+        if leg.sent > sent {
+            leg.was_silent.push((leg.said_at, now));
+            leg.was_silent.retain(|(from, to)| to - from >= self.replica_timeout);
+            leg.said_at = now;
+        }
         leg.fin_at = if ended { leg.fin_at } else { now };
         let too_early = leg.fin.filter(|_| !ended).is_some_and(|end| end <= flow.told.sent);
         let seq = leg.isn.map(|start| place(p.seq, start, leg.sent));

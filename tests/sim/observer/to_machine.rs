@@ -5,7 +5,7 @@ use relevo::engine::{Micros, SourceMode};
 
 use super::either_way::{check_echo, same_bytes};
 use super::{Cause, Observer, Offsets};
-use crate::books::{Flow, Leg, Violation, cause_of, ensure, later, place};
+use crate::books::{Flow, Leg, Violation, ensure, later, place};
 use crate::packet::{ACK, FIN, Packet, RST, SYN};
 
 impl Observer {
@@ -45,7 +45,8 @@ impl Observer {
                 leg.urged.again(now, leg.acked, self.state[m].frozen);
             }
         }
-        let result = self.check_to_machine(now, f, m, p, bytes, cause);
+        let causality = self.check_causality(now, f, m, p, cause);
+        let result = self.check_to_machine(f, m, p, bytes, cause).and(causality);
         self.note_opened(now, f, m);
         let flow = &self.flows[f];
         let offsets = flow.legs[m].as_ref().map_or((None, None), |leg| {
@@ -78,7 +79,6 @@ impl Observer {
 
     fn check_to_machine(
         &mut self,
-        now: Micros,
         f: usize,
         m: usize,
         p: &Packet,
@@ -168,19 +168,6 @@ impl Observer {
             flow.fin
         );
         same_bytes(p, bytes, start, leg.acked, &self.scripts[flow.id].up, "the client's")?;
-        if p.seq_len() > 0 && end > leg.acked as i64 {
-            // Looked up only where the answer matters: no byte needs more than the client has acknowledged by now.
-            let need = if leg.sent < flow.acked {
-                cause_of(&flow.pieces, start.max(leg.acked as i64), end)
-            } else {
-                0
-            };
-            // A lone original's own traffic keeps causality by itself.
-            let early = (self.fastest || cause == Cause::Engine) && leg.sent < need;
-            self.early_release |= early;
-            // One that has said nothing more for nearly as long as clients wait for it is given up as successor (R23), and fed.
-            leg.released |= early && flow.original != Some(m) && now >= leg.said_at + self.replica_timeout / 4 * 3;
-        }
         check_echo(
             leg.stamps.as_ref().map(|s| (s, "that machine")),
             p,

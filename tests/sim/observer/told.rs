@@ -110,14 +110,14 @@ impl Observer {
             && (!state.ever_down || state.changed_at <= flow.started_at)
     }
 
-    /// Whether machine `m` could have carried the flow all along: it lived, agrees to what the client was promised, and was never fed past
-    /// causality (R23).
+    /// Whether machine `m` could have carried the flow all along: it lived, agrees to what the client was promised, and its wait for
+    /// its own output was not given up (R23). An original that speaks goes on speaking.
     pub fn could_carry(&self, m: usize, flow: &Flow) -> bool {
         let state = &self.state[m];
         let agrees = |p: Promise| {
             (state.timestamps || !p.timestamps) && (state.sack || !p.sack) && (state.scaling || p.scale.is_none())
         };
-        let released = flow.legs[m].as_ref().is_some_and(|l| l.released);
+        let released = flow.original != Some(m) && flow.legs[m].as_ref().is_some_and(|l| l.released);
         let able = !flow.refused && !state.refuses && !released && flow.promise.is_none_or(agrees);
         able && self.lived_through(m, flow)
     }

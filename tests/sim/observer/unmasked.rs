@@ -63,9 +63,18 @@ impl Observer {
         let Some((ended_at, acked)) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
             return false;
         };
-        // A SYN/ACK is no sign of a service that works.
-        let mute = |leg: &Leg| leg.sent <= 1 || leg.said_at <= ended_at;
-        let silent = |leg: &Leg| (leg.sent as i64) < end - 1 && mute(leg) && now >= ended_at + patience;
+        // A SYN/ACK is no sign of a service that works, if that was told all that the client has said.
+        let new = |leg: &Leg| leg.sent <= 1 && (leg.told.sent > 1 || flow.sent <= 1);
+        let mute = |leg: &Leg| new(leg) || leg.said_at <= ended_at;
+        let is_silent = |leg: &Leg| (leg.sent as i64) < end - 1 && mute(leg) && now >= ended_at + patience;
+        // What is believed then may wait for a client that reads slowly.
+        let was_silent = |leg: &Leg| {
+            let until = ended_at + patience;
+            leg.was_silent
+                .iter()
+                .any(|(from, to)| *from <= ended_at && until <= *to)
+        };
+        let silent = |leg: &Leg| is_silent(leg) || was_silent(leg);
         let trails = |leg: &Leg| leg.trails && ((leg.sent as i64) < end - 1 || leg.acked < acked);
         let mut able = (0..self.state.len()).filter(|m| self.could_carry(*m, flow));
         able.all(|m| flow.legs[m].as_ref().is_some_and(|l| silent(l) || trails(l)))

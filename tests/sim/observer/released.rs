@@ -1,0 +1,64 @@
+//! R23 as it can be seen from outside: no byte of the client's is sent to a machine that has said less than the client had read when it sent the
+//! byte, but where the machine has long had all that it may be given, and says nothing more. Such a replica may take over no more.
+
+use relevo::engine::Micros;
+
+use super::{Cause, Observer};
+use crate::books::{Flow, Leg, Violation, cause_of, ensure, place};
+use crate::packet::{Packet, RST, SYN};
+
+impl Observer {
+    /// Judges what is about to be sent to machine `m`, and takes note of a wait that was given up.
+    pub(super) fn check_causality(
+        &mut self,
+        now: Micros,
+        f: usize,
+        m: usize,
+        p: &Packet,
+        cause: Cause,
+    ) -> Result<(), Violation> {
+        // A lone original's own traffic keeps causality by itself.
+        let judged = self.fastest || cause == Cause::Engine;
+        let (flow, patience) = (&self.flows[f], self.patience_with_words(f));
+        let Some(leg) = flow.legs[m].as_ref().filter(|_| judged && !p.has(SYN) && !p.has(RST)) else {
+            return Ok(());
+        };
+        if leg.released || p.seq_len() == 0 || !is_early(flow, leg, p) {
+            return Ok(());
+        }
+        // It has yet to hear of bytes that it may be given.
+        let first = leg.acked as i64;
+        let hears = leg.isn.is_some() && cause_of(&flow.pieces, first, first + 1) > leg.sent;
+        ensure!(
+            hears && now >= leg.moved_at + patience,
+            "R23",
+            "machine {m} is sent a byte before it has said what the client answers, {} µs after its last progress",
+            now - leg.moved_at
+        );
+        if let Some(leg) = &mut self.flows[f].legs[m] {
+            leg.released = true;
+        }
+        Ok(())
+    }
+
+    /// How long a machine at least has for what it has yet to say. The engine gives a replica that trails more where its memory allows; an original, and who
+    /// is fed when the conversation is over, have times of their own.
+    fn patience_with_words(&self, f: usize) -> Micros {
+        let replica = self
+            .max_lag
+            .map_or(self.close_timeout, |_| self.replica_timeout / 4 * 3);
+        if self.flows[f].finished() {
+            replica.min(self.close_timeout / 2)
+        } else {
+            replica.min(self.replica_timeout)
+        }
+    }
+}
+
+/// Whether a byte of it is news to the machine, and answers what that has not said.
+fn is_early(flow: &Flow, leg: &Leg, p: &Packet) -> bool {
+    let start = place(p.seq, flow.isn, leg.told.sent.max(leg.acked));
+    let (start, end) = (start.max(leg.acked as i64), start + i64::from(p.seq_len()));
+    // Looked up only where the answer matters: no byte needs more than the client has acknowledged by now.
+    end > leg.acked as i64 && leg.sent < flow.acked && leg.sent < cause_of(&flow.pieces, start, end)
+}
