@@ -148,7 +148,7 @@ impl Lines {
         let one = self.picked(None, None, Some(SIZES[0]));
         let _ = writeln!(
             text,
-            "\nOne connection, milliseconds from the decision, p50 / p99 / greatest: until the kernel had returned from sending the first packet (switch) {}; until that packet, with or \
+            "\nOne connection, milliseconds from the decision, p50 / p99 / greatest: until the kernel had returned from sending the first packet (switch) {}; until the first packet, with or \
              without a byte, was at the client's interface {}; until a byte of another machine was (heard) {}.",
             figures(&redirects(&one, 1e3), 3),
             figures(&ms(&one, "arrived_us", 1e3), 3),
@@ -333,7 +333,8 @@ pub fn death(kind: Kind, flows: usize, death: &Death, sight: Option<Sight>, clie
         .map(Duration::from_micros);
     let us_since = |at: Duration| Some(at.checked_sub(decided?)?.as_secs_f64() * 1e6);
     let heard = sight.and_then(|s| us_since(s.first));
-    let arrived = decided.and_then(|at| us_since(sight::redirected(client, death.old, at)?));
+    let arrived = sight.filter(|_| flows == 1).zip(decided);
+    let arrived = arrived.and_then(|(s, at)| us_since(sight::redirected(client, death.old, at, s.first)?));
     json!({
         "what": "death", "kind": kind.name(), "replicas": death.replicas, "flows": flows, "noticed": death.takeover.is_some(),
         "reason": of_takeover("reason"), "detect_us": of_takeover("detect_us"), "redirect_us": of_takeover("redirect_us"), "heard_us": heard,

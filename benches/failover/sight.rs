@@ -99,7 +99,7 @@ pub fn resets(client: &[Segment], began: SystemTime) -> String {
     text
 }
 
-/// When the old original's last byte came, and the next of anybody else.
+/// When the old original's last byte came, and the next of anybody else in a connection that was the old original's.
 pub fn gap(segments: &[Segment], old: usize, struck: Duration) -> Option<(Duration, Duration)> {
     // Nobody lives on for longer than that unnoticed; what the machine says when it is mended is the fence's matter.
     let end = struck + Duration::from_secs(4);
@@ -110,16 +110,25 @@ pub fn gap(segments: &[Segment], old: usize, struck: Duration) -> Option<(Durati
             .filter(|s| s.sport == PORT && s.len > 0 && s.time > begin && s.time < end)
     };
     let last = answers().filter(|s| sender(s.ttl) == Some(old)).map(|s| s.time).max()?;
+    // Each flow chooses its successor (R16): others than the service's original may have served some before.
+    let mut served = HashMap::new();
+    for segment in answers().filter(|s| s.time <= struck) {
+        served.insert(segment.dport, sender(segment.ttl));
+    }
+    let was_old_s = |s: &&Segment| served.get(&s.dport).is_none_or(|by| by.is_none_or(|by| by == old));
     let first = answers()
+        .filter(was_old_s)
         .filter(|s| sender(s.ttl) != Some(old) && s.time > struck)
         .map(|s| s.time)
         .min()?;
     Some((last, first))
 }
 
-/// The first packet at the client since the takeover was `decided`, with or without a byte, that is not the old original's.
-pub fn redirected(segments: &[Segment], old: usize, decided: Duration) -> Option<Duration> {
-    let packets = segments.iter().filter(|s| s.sport == PORT && s.time >= decided);
+/// The first packet at the client since the takeover was `decided`, with or without a byte, that is not the old original's; no later than the `first`
+/// byte. Where there are several connections it may be what the engine says of itself in another.
+pub fn redirected(segments: &[Segment], old: usize, decided: Duration, first: Duration) -> Option<Duration> {
+    let since = |s: &&Segment| s.sport == PORT && (decided..=first).contains(&s.time);
+    let packets = segments.iter().filter(since);
     packets.filter(|s| sender(s.ttl) != Some(old)).map(|s| s.time).min()
 }
 

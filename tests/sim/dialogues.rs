@@ -578,6 +578,10 @@ fn seeds_that_failed_since_slow_machines_meet_silent_clients_are_clean() {
         (370_319_150, "a replica that waits for its own output for too long"),
         (380_060_313, "the same, and the client's first segment came late"),
         (370_232_914, "a SYN/ACK, and then silence until an end is believed"),
+        (
+            410_019_247,
+            "the same, where it may not be told what the client has said",
+        ),
         (370_432_143, "a service that hangs until TIME-WAIT is over"),
         (
             400_739_702,

@@ -4,7 +4,7 @@
 use relevo::engine::Micros;
 
 use super::{Cause, Observer};
-use crate::books::{Flow, Leg, Violation, cause_of, ensure, place};
+use crate::books::{Leg, Violation, cause_of, ensure, place};
 use crate::packet::{Packet, RST, SYN};
 
 impl Observer {
@@ -19,46 +19,43 @@ impl Observer {
     ) -> Result<(), Violation> {
         // A lone original's own traffic keeps causality by itself.
         let judged = self.fastest || cause == Cause::Engine;
-        let (flow, patience) = (&self.flows[f], self.patience_with_words(f));
-        let Some(leg) = flow.legs[m].as_ref().filter(|_| judged && !p.has(SYN) && !p.has(RST)) else {
+        let patience = self.patience_with_words();
+        let flow = &mut self.flows[f];
+        let Some(leg) = flow.legs[m].as_mut().filter(|_| judged && !p.has(SYN) && !p.has(RST)) else {
             return Ok(());
         };
-        if leg.released || p.seq_len() == 0 || !is_early(flow, leg, p) {
+        if leg.fed.0 != now {
+            leg.fed = (now, leg.told.sent);
+        }
+        if leg.released || p.seq_len() == 0 || !is_early(&flow.pieces, flow.isn, flow.acked, leg, p) {
             return Ok(());
         }
-        // It has yet to hear of bytes that it may be given.
-        let first = leg.acked as i64;
-        let hears = leg.isn.is_some() && cause_of(&flow.pieces, first, first + 1) > leg.sent;
         ensure!(
-            hears && now >= leg.moved_at + patience,
+            leg.acked >= leg.fed.1 && now >= leg.moved_at + patience,
             "R23",
-            "machine {m} is sent a byte before it has said what the client answers, {} µs after its last progress",
-            now - leg.moved_at
+            "machine {m} is sent a byte before it has said what the client answers, {} µs after its last progress; it had heard {} of {}",
+            now - leg.moved_at,
+            leg.acked,
+            leg.fed.1
         );
-        if let Some(leg) = &mut self.flows[f].legs[m] {
-            leg.released = true;
-        }
+        leg.released = true;
         Ok(())
     }
 
-    /// How long a machine at least has for what it has yet to say. The engine gives a replica that trails more where its memory allows; an original, and who
-    /// is fed when the conversation is over, have times of their own.
-    fn patience_with_words(&self, f: usize) -> Micros {
+    /// How long a machine has at least for what it has yet to say. The engine gives a replica that trails more where its memory allows; an original,
+    /// and who is fed when the conversation is over, have times of their own.
+    fn patience_with_words(&self) -> Micros {
         let replica = self
             .max_lag
             .map_or(self.close_timeout, |_| self.replica_timeout / 4 * 3);
-        if self.flows[f].finished() {
-            replica.min(self.close_timeout / 2)
-        } else {
-            replica.min(self.replica_timeout)
-        }
+        replica.min(self.replica_timeout).min(self.close_timeout / 2)
     }
 }
 
 /// Whether a byte of it is news to the machine, and answers what that has not said.
-fn is_early(flow: &Flow, leg: &Leg, p: &Packet) -> bool {
-    let start = place(p.seq, flow.isn, leg.told.sent.max(leg.acked));
+fn is_early(pieces: &[(i64, i64, u64)], isn: u32, acked: u64, leg: &Leg, p: &Packet) -> bool {
+    let start = place(p.seq, isn, leg.told.sent.max(leg.acked));
     let (start, end) = (start.max(leg.acked as i64), start + i64::from(p.seq_len()));
     // Looked up only where the answer matters: no byte needs more than the client has acknowledged by now.
-    end > leg.acked as i64 && leg.sent < flow.acked && leg.sent < cause_of(&flow.pieces, start, end)
+    end > leg.acked as i64 && leg.sent < acked && leg.sent < cause_of(pieces, start, end)
 }

@@ -9,7 +9,7 @@ use relevo::engine::{MachineStatus, Micros, SECOND, ShardStatus};
 
 use super::trailing::TRAIL_TIMEOUTS;
 use super::{Cause, Machine, Observer};
-use crate::books::{Flow, Leg, place};
+use crate::books::{Flow, Leg, cause_of, place};
 use crate::packet::{FIN, Packet, RST};
 
 /// An end that was lost is said again within that time, after a second and twice as long each time (RFC 6298 section 2).
@@ -63,8 +63,9 @@ impl Observer {
         let Some((ended_at, acked)) = flow.legs.iter().zip(&self.state).find_map(of_failed) else {
             return false;
         };
-        // A SYN/ACK is no sign of a service that works, if that was told all that the client has said.
-        let new = |leg: &Leg| leg.sent <= 1 && (leg.told.sent > 1 || flow.sent <= 1);
+        // A SYN/ACK is no sign of a service that works, if that was told what it may be told of what the client has said (R23).
+        let told = |leg: &Leg| leg.told.sent > 1 || flow.sent <= 1 || cause_of(&flow.pieces, 1, 2) > leg.sent;
+        let new = |leg: &Leg| leg.sent <= 1 && told(leg);
         let mute = |leg: &Leg| new(leg) || leg.said_at <= ended_at;
         let is_silent = |leg: &Leg| (leg.sent as i64) < end - 1 && mute(leg) && now >= ended_at + patience;
         // What is believed then may wait for a client that reads slowly.
