@@ -393,6 +393,13 @@ fn a_replica_that_crashes_or_forgets_harms_nobody() {
     }
 }
 
+/// Each of the seeds, and what was wrong with it.
+fn all_pass(seeds: &[(u64, &str)], draw: fn(u64) -> Scenario) {
+    for (seed, why) in seeds {
+        passes(&format!("seed {seed}, {why}"), draw(*seed));
+    }
+}
+
 #[test]
 fn seeds_that_once_failed_are_clean() {
     // Of a million schedules on commit 265653c (bench-results).
@@ -490,9 +497,7 @@ fn seeds_that_failed_since_there_are_super_packets_are_clean() {
             "a service that hangs with its window closed until it is given up",
         ),
     ];
-    for (seed, why) in seeds {
-        passes(&format!("seed {seed}, {why}"), Scenario::before_judgement(seed));
-    }
+    all_pass(&seeds, Scenario::before_judgement);
 }
 
 #[test]
@@ -563,9 +568,7 @@ fn seeds_that_failed_since_hangs_are_judged_are_clean() {
             "a service that hangs with something unread, and the port is used again",
         ),
     ];
-    for (seed, why) in seeds {
-        passes(&format!("seed {seed}, {why}"), Scenario::before_silence(seed));
-    }
+    all_pass(&seeds, Scenario::before_silence);
 }
 
 #[test]
@@ -589,7 +592,5 @@ fn seeds_that_failed_since_slow_machines_meet_silent_clients_are_clean() {
         ),
         (400_224_752, "an end that is believed, and waits for a slow client"),
     ];
-    for (seed, why) in seeds {
-        passes(&format!("seed {seed}, {why}"), Scenario::from_seed(seed));
-    }
+    all_pass(&seeds, Scenario::from_seed);
 }

@@ -78,13 +78,19 @@ fn a_clipped_acknowledgement_that_says_nothing_is_no_duplicate() {
     assert!(matches!(t.machine(0, ack(1, 4)), Verdict::Accept { .. }));
 }
 
-#[test]
-fn the_next_request_waits_for_the_last_answer() {
+/// Both machines have taken "one", and the original has given its answer.
+fn answered(answer: &'static [u8]) -> Talk {
     let mut t = Talk::established(2);
     t.client(words(1, 1, b"one"));
-    t.machine(0, words(1, 4, b"1!"));
+    t.machine(0, words(1, 4, answer));
     t.machine(1, ack(1, 4));
     t.hush();
+    t
+}
+
+#[test]
+fn the_next_request_waits_for_the_last_answer() {
+    let mut t = answered(b"1!");
     t.client(words(4, 3, b"two"));
     assert_eq!(short(&t.machine_heard(0)), [(4, Some(3), "two")]);
     assert!(t.machine_heard(1).is_empty(), "R23: the replica has not said 1! yet");
@@ -158,10 +164,7 @@ fn a_replica_s_wait_counts_from_when_it_has_heard() {
 
 #[test]
 fn a_trailing_replica_that_says_its_answer_slowly_makes_progress() {
-    let mut t = Talk::established(2);
-    t.client(words(1, 1, b"one"));
-    t.machine(0, words(1, 4, b"a long answer"));
-    t.machine(1, ack(1, 4));
+    let mut t = answered(b"a long answer");
     t.client(words(4, 14, b"two"));
     t.machine(0, ack(14, 7));
     t.hush();
