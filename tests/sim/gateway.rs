@@ -18,6 +18,10 @@ pub trait Gateway {
     fn probe_age(&self) -> Option<Micros>;
     fn probe(&mut self, probe: Probe, out: &mut Outbox);
     fn status(&self) -> ShardStatus;
+    /// How often a machine's wait for its own output was given up (R23).
+    fn released(&self) -> u64 {
+        0
+    }
     /// How many flows have left a machine whose service crashes (R11).
     fn crashes_left(&self) -> u64 {
         0
@@ -58,6 +62,9 @@ impl Gateway for Engine {
     }
     fn status(&self) -> ShardStatus {
         Engine::status(self)
+    }
+    fn released(&self) -> u64 {
+        self.stats().get(Counter::CausalityReleases)
     }
     fn crashes_left(&self) -> u64 {
         self.stats().get(Counter::CrashesLeft)

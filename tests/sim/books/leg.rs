@@ -88,9 +88,8 @@ pub struct Leg {
     pub gone: bool,
     /// As heir of a plan it was level with the original once: the flow may have moved there, unheard.
     pub levelled: bool,
-    /// When it was last sent something, and the end of what it had been sent before that instant (u).
-    pub fed: (Micros, u64),
-    /// Its wait for its own output was given up: it may take over no more (R23).
+    /// Its wait for its own output may have been given up (R23); and it was: it may take over no more.
+    pub may_be_fed: bool,
     pub released: bool,
     /// The engine wants its machine evicted; if that is the last one it stays all the same.
     pub evicted: bool,

@@ -8,35 +8,35 @@ use crate::books::{Leg, Violation, cause_of, ensure, place};
 use crate::packet::{Packet, RST, SYN};
 
 impl Observer {
-    /// Judges what is about to be sent to machine `m`, and takes note of a wait that was given up.
-    pub(super) fn check_causality(
-        &mut self,
-        now: Micros,
-        f: usize,
-        m: usize,
-        p: &Packet,
-        cause: Cause,
-    ) -> Result<(), Violation> {
+    /// The engine has given up a wait, and says not whose: it may be that of any leg which has had all that it may be given, has said less than the client
+    /// had read, and has long made no progress.
+    pub fn note_released(&mut self, now: Micros) {
+        let patience = self.patience_with_words();
+        for flow in &mut self.flows {
+            for leg in flow.legs.iter_mut().flatten() {
+                let first = leg.acked as i64;
+                let heard = leg.acked >= leg.told.sent || cause_of(&flow.pieces, first, first + 1) > leg.sent;
+                let waits = leg.isn.is_some() && leg.sent < flow.acked;
+                leg.may_be_fed |= waits && heard && now >= leg.moved_at + patience;
+            }
+        }
+    }
+
+    /// Judges what is about to be sent to machine `m`.
+    pub(super) fn check_causality(&mut self, f: usize, m: usize, p: &Packet, cause: Cause) -> Result<(), Violation> {
         // A lone original's own traffic keeps causality by itself.
         let judged = self.fastest || cause == Cause::Engine;
-        let patience = self.patience_with_words();
         let flow = &mut self.flows[f];
         let Some(leg) = flow.legs[m].as_mut().filter(|_| judged && !p.has(SYN) && !p.has(RST)) else {
             return Ok(());
         };
-        if leg.fed.0 != now {
-            leg.fed = (now, leg.told.sent);
-        }
         if leg.released || p.seq_len() == 0 || !is_early(&flow.pieces, flow.isn, flow.acked, leg, p) {
             return Ok(());
         }
         ensure!(
-            leg.acked >= leg.fed.1 && now >= leg.moved_at + patience,
+            leg.may_be_fed,
             "R23",
-            "machine {m} is sent a byte before it has said what the client answers, {} µs after its last progress; it had heard {} of {}",
-            now - leg.moved_at,
-            leg.acked,
-            leg.fed.1
+            "machine {m} is sent a byte before it has said what the client answers"
         );
         leg.released = true;
         Ok(())

@@ -45,7 +45,7 @@ impl Observer {
                 leg.urged.again(now, leg.acked, self.state[m].frozen);
             }
         }
-        let causality = self.check_causality(now, f, m, p, cause);
+        let causality = self.check_causality(f, m, p, cause);
         let result = self.check_to_machine(f, m, p, bytes, cause).and(causality);
         self.note_opened(now, f, m);
         let flow = &self.flows[f];

@@ -149,9 +149,12 @@ impl<G: Gateway> World<G> {
     /// another packet has come.
     pub(super) fn engine_rest(&mut self) -> Result<(), Violation> {
         for _ in 0..64 {
-            let left = self.engine.crashes_left();
+            let (left, released) = (self.engine.crashes_left(), self.engine.released());
             self.engine.poll_part(self.now, &mut self.outbox, self.scenario.part);
             let left = self.engine.crashes_left() - left;
+            if self.engine.released() > released {
+                self.observer.note_released(self.now);
+            }
             if left > 0 {
                 self.trace.note(self.now, || format!("{left} flows leave a crash"));
                 self.observer
