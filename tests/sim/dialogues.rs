@@ -591,6 +591,12 @@ fn seeds_that_failed_since_slow_machines_meet_silent_clients_are_clean() {
             "a service that hangs until its finished connection is given up",
         ),
         (400_224_752, "an end that is believed, and waits for a slow client"),
+        (
+            410_073_095,
+            "a wait that is given up, where the engine learned late what the client had read",
+        ),
+        (420_333_208, "the same of an original of old, given bytes beyond a hole"),
+        (420_523_210, "the same behind a closed window"),
     ];
     all_pass(&seeds, Scenario::from_seed);
 }

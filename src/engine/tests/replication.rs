@@ -182,12 +182,7 @@ fn a_trailing_replica_that_says_its_answer_slowly_makes_progress() {
 #[test]
 fn a_new_original_that_has_yet_to_hear_is_not_released_either() {
     let mut t = one_that_stands_still();
-    t.engine.command(
-        t.now,
-        Command::Down {
-            machine: machine_ref(0),
-        },
-    );
+    down(&mut t, 0);
     t.wait(1_000 * MS);
     assert!(!was_told_two(&mut t), "R23");
     t.machine(1, words(1, 4, b"1!"));

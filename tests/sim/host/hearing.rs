@@ -29,8 +29,8 @@ impl Host {
         };
         let old = socket_of(self.slots[i].0);
         let same = self.opened.contains(&(from, p.seq));
-        // A reset leaves the application what it has yet to read: here the SYN waits for that instead. One that hangs would
-        // keep the port for ever.
+        // A reset leaves the application what it has yet to read: here the SYN waits for that instead. One that hangs would keep
+        // the port until it wakes.
         let over = !same && (self.hung || !old.can_recv());
         if over {
             self.forget(i);
